@@ -1,1 +1,45 @@
-//! Podgres.
+//! Podgres: PID 1 of a PostgreSQL container.
+//!
+//! # The map
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`settings`] | every setting, parsed and checked before anything starts |
+//! | [`cli`] | one file a subcommand; `run` shows how the parts are put together |
+//! | [`pid1`] | signals as values, children, the only place that reaps |
+//! | [`lifecycle`] | the decision: a pure function from what happened to what to do |
+//! | [`manager`] | the one loop: inputs in, [`lifecycle::step`], actions out |
+//! | [`postgres`] | one PostgreSQL on one data directory: find, lock, initialise, start, stop, ask |
+//! | [`http`] | probes, status, the control socket: they ask the loop and have no opinion |
+//! | [`logs`] | lines from processes and files → one JSON object a line on stdout |
+//!
+//! # The loop
+//!
+//! Signals, ends of processes, timers, commands and finished jobs become values on one channel. One task owns all
+//! state, asks [`lifecycle::step`] about each value with the time it came, and carries out what it answers. The loop
+//! never waits inside an action: long work (an initialisation, waiting for leftovers) is a task whose end is a value
+//! again. Data flows one way: world → input → step → action → world.
+//!
+//! # What always holds
+//!
+//! - A data directory is used by one manager, and by nobody while any process of an earlier server lives
+//!   ([`postgres::lock`], [`postgres::processes`]).
+//! - Initialisation is atomic: a crash at any point leaves a state that the next start recognises, and a finished data
+//!   directory is never touched ([`postgres::initialise::stage`]).
+//! - Processes are waited for in one place only ([`pid1::children`]).
+//! - PostgreSQL is never left without its shutdown while there is time for one, and never told to stop softer than
+//!   before ([`lifecycle`]).
+//! - Nobody who fails to read our output can stall PostgreSQL ([`logs`]).
+
+pub mod cli;
+pub mod http;
+pub mod lifecycle;
+pub mod logs;
+pub mod manager;
+pub mod pid1;
+pub mod postgres;
+pub mod run_dir;
+pub mod settings;
+pub mod shm;
+pub mod status;
+pub mod units;
