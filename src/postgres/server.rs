@@ -1,0 +1,238 @@
+//! The postmaster: how it is started, told to stop, reloaded and promoted.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use command_fds::CommandFdExt;
+use nix::sys::signal::Signal;
+
+use super::{
+    bindir::Bindir,
+    lock::DirLock,
+    pidfile::{PidFile, Status},
+    processes,
+};
+use crate::{
+    lifecycle::{Role, Stop},
+    logs,
+    pid1::{Child, Runner},
+    settings::official::SECRET_VARIABLES,
+};
+
+/// What a postmaster is started with.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The programs.
+    pub bindir: Bindir,
+    /// The data directory.
+    pub pgdata: PathBuf,
+    /// The user's arguments, without the leading `postgres`.
+    pub arguments: Vec<String>,
+    /// The manager's own directory for short-lived files.
+    pub run_dir: PathBuf,
+}
+
+/// Why a postmaster could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another one runs on the directory.
+    #[error(
+        "a PostgreSQL that this podgres did not start (pid {0}) runs on the data directory: stop it first, \
+         with pg_ctl stop or by ending what started it"
+    )]
+    Running(nix::unistd::Pid),
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A started postmaster.
+pub struct Server {
+    /// Its process.
+    pub child: Child,
+    pgdata: PathBuf,
+    tailer: Option<logs::Tailer>,
+}
+
+impl Server {
+    /// Starts a postmaster that inherits `lock` and logs through its collector into files that become lines on stdout.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn start(launch: &Launch, lock: Option<&DirLock>, runner: &Runner) -> Result<Self, Error> {
+        let failed = |what: &str| {
+            let what = what.to_string();
+            move |source| Error::Io { what, source }
+        };
+        let log_dir = launch.run_dir.join("log");
+        fs::create_dir_all(&log_dir).map_err(failed(&format!("cannot make {}", log_dir.display())))?;
+        let kind = if launch.bindir.major >= 15 { logs::Kind::Json } else { logs::Kind::Csv };
+        let tailer = logs::Tailer::start(&log_dir, kind, runner.sink.clone())
+            .map_err(failed(&format!("cannot follow the log files in {}", log_dir.display())))?;
+
+        let mut command = command(launch);
+        command.args(&launch.arguments);
+        for (name, value) in owned_settings(kind, &log_dir) {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        if let Some(dir) = other_socket_dir(launch) {
+            tracing::warn!(
+                "/var/run/postgresql cannot be written: the Unix socket is in {0} instead (psql -h {0})",
+                dir.display()
+            );
+            command.arg("-c").arg(format!("unix_socket_directories={}", dir.display()));
+        }
+        if let Some(pid) = stale_pid(&launch.pgdata)? {
+            command.env("PG_GRANDPARENT_PID", pid.to_string());
+        }
+        if let Some(lock) = lock {
+            let copy: OwnedFd = lock.descriptor().map_err(failed("cannot copy the lock's descriptor"))?;
+            command.preserved_fds(vec![copy]);
+        }
+        let child = runner
+            .spawn(&mut command, "postgres")
+            .map_err(failed(&format!("cannot execute {}", launch.bindir.program("postgres").display())))?;
+        Ok(Self { child, pgdata: launch.pgdata.clone(), tailer: Some(tailer) })
+    }
+
+    /// Tells it to stop. Returns at once.
+    pub fn stop(&self, how: Stop) {
+        match how {
+            Stop::Fast => self.child.signal(Signal::SIGINT),
+            Stop::Immediate => self.child.signal(Signal::SIGQUIT),
+            Stop::Kill => {
+                self.child.signal(Signal::SIGKILL);
+                processes::signal_all(&processes::of_postgres_on(&self.pgdata, None), Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Makes it re-read its configuration files.
+    pub fn reload(&self) {
+        self.child.signal(Signal::SIGHUP);
+    }
+
+    /// Promotes it, as `pg_ctl promote` does: a file and a signal, which needs no connection.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn promote(&self) -> io::Result<()> {
+        fs::write(self.pgdata.join("promote"), "")?;
+        self.child.signal(Signal::SIGUSR1);
+        Ok(())
+    }
+
+    /// What it says of itself, once that is about this postmaster and not about an earlier one.
+    pub fn pid_file(&self) -> Option<PidFile> {
+        PidFile::read(&self.pgdata).filter(|f| f.pid == self.child.pid)
+    }
+
+    /// Its role, once it accepts connections.
+    pub fn role(&self) -> Option<Role> {
+        match self.pid_file()?.status? {
+            Status::Ready => Some(Role::Primary),
+            Status::Standby => Some(Role::Standby),
+            Status::Starting | Status::Stopping => None,
+        }
+    }
+
+    /// Passes on the log lines that are still in the collector's files. To be called when all its processes are gone.
+    pub fn finish_log(&mut self) {
+        if let Some(tailer) = self.tailer.take() {
+            tailer.finish();
+        }
+    }
+}
+
+/// `postgres -D <pgdata>` with an environment in which no secret is, and nothing that would mislead its children.
+pub fn command(launch: &Launch) -> Command {
+    let mut command = Command::new(launch.bindir.program("postgres"));
+    command.arg("-D").arg(&launch.pgdata).current_dir("/").stdin(Stdio::null());
+    // A group of its own: Ctrl-C at a terminal is for the manager, which knows what to make of it.
+    command.process_group(0);
+    clean_environment(&mut command);
+    command.env("PGDATA", &launch.pgdata);
+    command
+}
+
+/// Takes out of a child's environment what the official image blanks too (`PGHOST` and its like would send every psql
+/// elsewhere), the secrets, and the addresses of Services, which change under a running server.
+pub fn clean_environment(command: &mut Command) {
+    for name in ["PGHOST", "PGHOSTADDR", "NOTIFY_SOCKET"] {
+        command.env_remove(name);
+    }
+    for name in SECRET_VARIABLES {
+        command.env_remove(name);
+    }
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KUBERNETES_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// The settings that podgres must own to keep its promise about logs: given last on the command line, where nothing
+/// overrides them. Whoever sets them in `postgresql.conf` finds them in `pg_settings` with source "command line".
+fn owned_settings(kind: logs::Kind, log_dir: &Path) -> Vec<(&'static str, String)> {
+    let destination = match kind {
+        logs::Kind::Json => "jsonlog",
+        logs::Kind::Csv => "csvlog",
+    };
+    vec![
+        ("logging_collector", "on".into()),
+        ("log_destination", destination.into()),
+        ("log_directory", log_dir.display().to_string()),
+        ("log_filename", "postgres.log".into()),
+        ("log_file_mode", "0600".into()),
+        ("log_rotation_age", "0".into()),
+        ("log_rotation_size", "0".into()),
+        ("log_truncate_on_rotation", "off".into()),
+        ("log_timezone", "UTC".into()),
+    ]
+}
+
+const SOCKET_DIR: &str = "/var/run/postgresql";
+
+/// Where the Unix socket goes if its usual place cannot be written (a read-only root file system) and nobody chose one.
+fn other_socket_dir(launch: &Launch) -> Option<PathBuf> {
+    // Where an empty /run was mounted the directory is missing; making it is all it takes.
+    let _ = fs::create_dir(SOCKET_DIR);
+    let conf = fs::read_to_string(launch.pgdata.join("postgresql.conf")).unwrap_or_default();
+    let chosen = conf.lines().any(|l| l.trim_start().starts_with("unix_socket_directories"))
+        || launch.arguments.iter().any(|a| {
+            a.starts_with("-k") || a.contains("unix_socket_directories") || a.contains("unix-socket-directories")
+        });
+    let debian = launch.bindir.path.starts_with("/usr/lib/postgresql");
+    let writable = nix::unistd::access(SOCKET_DIR, nix::unistd::AccessFlags::W_OK).is_ok();
+    (debian && !chosen && !writable).then(|| launch.run_dir.clone())
+}
+
+/// A pid in `postmaster.pid` or in the socket's lock file that PostgreSQL would take for a living postmaster although
+/// it is not one: it answers `kill(pid, 0)`, but it is a thread, a zombie or another program. PostgreSQL skips the pid
+/// that `PG_GRANDPARENT_PID` names (`CreateLockFile`, miscinit.c) and does all its other checks, the one for shared
+/// memory still in use included; removing the file would skip those too.
+///
+/// # Errors
+/// [`Error::Running`] when it is a postmaster.
+fn stale_pid(pgdata: &Path) -> Result<Option<nix::unistd::Pid>, Error> {
+    let Some(file) = PidFile::read(pgdata) else { return Ok(None) };
+    if processes::is_postgres_on(file.pid, pgdata) {
+        return Err(Error::Running(file.pid));
+    }
+    tracing::info!(
+        pid = file.pid.as_raw(),
+        "postmaster.pid is left over from an earlier run: no PostgreSQL with that pid uses this data directory"
+    );
+    Ok(Some(file.pid))
+}

@@ -1,0 +1,122 @@
+//! The queries. Each has its deadlines, on the server and here, and runs with `synchronous_commit = local`, so that
+//! none of podgres' own work ever waits for a standby.
+
+use std::{path::Path, time::Duration};
+
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+use crate::settings::official::Secret;
+
+/// From the first byte of the connection to the answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How podgres connects to its own server.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// A superuser.
+    pub user: String,
+    /// For servers whose `pg_hba.conf` asks for it.
+    pub password: Option<Secret>,
+}
+
+/// What only a query can tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Facts {
+    /// The timeline of the latest checkpoint.
+    pub timeline: Option<i32>,
+    /// The primary's write position, or how far a standby has replayed, as PostgreSQL writes it (`0/16B3748`).
+    pub lsn: Option<String>,
+    /// Whether a standby receives WAL from its primary right now.
+    pub streaming: bool,
+    /// How many bytes a standby's replay is behind what its primary last reported; none where it does not stream.
+    pub lag_bytes: Option<i64>,
+    /// The settings whose changed value waits for a restart.
+    pub pending_restart: Vec<String>,
+    /// PostgreSQL's version, in full.
+    pub version: String,
+    /// The cluster's identity.
+    pub system_identifier: String,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It took longer than two seconds.
+    #[error("PostgreSQL did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    /// PostgreSQL refused.
+    #[error("PostgreSQL refused: {0}")]
+    Refused(String),
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Refused(error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_string()))
+    }
+}
+
+/// An open connection.
+pub struct Session {
+    /// For queries.
+    pub client: Client,
+    connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl Session {
+    /// Connects to `dbname` through the socket in `socket_dir`.
+    ///
+    /// # Errors
+    /// When PostgreSQL refuses. There is no deadline in here; callers have one for all they do.
+    pub async fn open(socket_dir: &Path, port: u16, login: &Login, dbname: &str) -> Result<Self, Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(socket_dir).port(port).user(&login.user).dbname(dbname).application_name("podgres").options(
+            "-c statement_timeout=2s -c lock_timeout=1s -c synchronous_commit=local -c search_path=pg_catalog",
+        );
+        if let Some(password) = &login.password {
+            config.password(password.expose());
+        }
+        let (client, connection) = config.connect(NoTls).await?;
+        Ok(Self { client, connection: tokio::spawn(connection) })
+    }
+
+    /// Says goodbye and waits until it is sent: a server that is stopped right after this finds no session to end.
+    pub async fn close(self) {
+        drop(self.client);
+        let _ = self.connection.await;
+    }
+}
+
+/// Asks for the facts, over a connection of its own that is closed again: one that is kept would forbid users to drop
+/// or rename the database.
+///
+/// # Errors
+/// When PostgreSQL refuses, or takes longer than two seconds.
+pub async fn facts(socket_dir: &Path, port: u16, login: &Login) -> Result<Facts, Error> {
+    tokio::time::timeout(TIMEOUT, async {
+        let session = Session::open(socket_dir, port, login, "postgres").await?;
+        let row = session.client.query_one(FACTS, &[]).await?;
+        session.close().await;
+        Ok(Facts {
+            timeline: row.try_get(0)?,
+            lsn: row.try_get(1)?,
+            streaming: row.try_get(2)?,
+            lag_bytes: row.try_get(3)?,
+            pending_restart: row.try_get(4)?,
+            version: row.try_get(5)?,
+            system_identifier: row.try_get(6)?,
+        })
+    })
+    .await
+    .map_err(|_| Error::Timeout)?
+}
+
+const FACTS: &str = "
+select (select timeline_id from pg_control_checkpoint()),
+       (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end)::text,
+       exists (select from pg_stat_wal_receiver where status = 'streaming'),
+       (select greatest(0, pg_wal_lsn_diff(latest_end_lsn, pg_last_wal_replay_lsn()))::int8
+          from pg_stat_wal_receiver where status = 'streaming'),
+       array(select name from pg_settings where pending_restart order by name)::text[],
+       current_setting('server_version'),
+       (select system_identifier::text from pg_control_system())";
