@@ -1,0 +1,119 @@
+//! The command line: one file a subcommand.
+
+mod check;
+mod client;
+mod run;
+mod status;
+
+use std::{fmt, process::ExitCode};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::settings::{Flags, SETTINGS, Settings, variable};
+
+/// `EX_CONFIG` of `sysexits.h`: the settings, or what they name, cannot be used; nothing was touched.
+pub const EX_CONFIG: u8 = 78;
+const EX_FAILED: u8 = 1;
+const EX_USAGE: u8 = 2;
+
+/// Runs the command that `arguments` (without the program's name) ask for.
+pub fn main(arguments: Vec<String>) -> ExitCode {
+    // `run` has its own rules: most of its arguments are PostgreSQL's.
+    if arguments.first().is_some_and(|a| a == "run") {
+        return run::main(arguments.into_iter().skip(1).collect());
+    }
+    let matches = match command().try_get_matches_from(std::iter::once("podgres".into()).chain(arguments)) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 });
+        }
+    };
+    match matches.subcommand() {
+        Some(("status", m)) => with_settings(m, |s| status::main(s, m)),
+        Some(("restart", m)) => with_settings(m, |s| client::post(s, "/restart")),
+        Some(("reload", m)) => with_settings(m, |s| client::post(s, "/reload")),
+        Some(("check", m)) => check::main(&flags(m)),
+        // clap knows no other.
+        _ => ExitCode::from(EX_USAGE),
+    }
+}
+
+fn command() -> Command {
+    Command::new("podgres")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("PID 1 of a PostgreSQL container: supervises PostgreSQL, as a drop-in for the official image")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("run")
+                .about("Be PID 1: run PostgreSQL, or execute another command untouched")
+                .override_usage("podgres run [SETTINGS] [COMMAND [ARG]...]")
+                .after_help(RUN_HELP)
+                .args(settings()),
+        )
+        .subcommand(
+            Command::new("status")
+                .about("Show how this member is")
+                .arg(switch("json", "Print JSON (its form is stable)"))
+                .arg(switch("watch", "Print it again every second until interrupted"))
+                .arg(switch("ready", "Print nothing; exit 0 if this member is ready (as /readyz), else 1"))
+                .args(settings()),
+        )
+        .subcommand(Command::new("restart").about("Restart this member's PostgreSQL").args(settings()))
+        .subcommand(Command::new("reload").about("Re-read the settings and reload PostgreSQL").args(settings()))
+        .subcommand(
+            Command::new("check")
+                .about("Check, without changing anything, whether `run` would work; exit 0 or 78")
+                .args(settings()),
+        )
+}
+
+const RUN_HELP: &str = "\
+Without a command, with `postgres`, or with a first argument that begins with `-`, PostgreSQL is run with those
+arguments: podgres run -c shared_buffers=1GB. Any other command is executed in podgres' place. The variables of the
+official image (POSTGRES_PASSWORD, PGDATA, ...) and the scripts in /docker-entrypoint-initdb.d work as they do there.";
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+}
+
+fn settings() -> Vec<Arg> {
+    let argument = |s: &'static crate::settings::Setting| {
+        let help = format!("{} [{}; default: {}]", s.help, variable(s.name), s.default);
+        Arg::new(s.name).long(s.name).value_name(s.value).help(help).help_heading("Settings")
+    };
+    SETTINGS.iter().map(argument).collect()
+}
+
+fn flags(matches: &ArgMatches) -> Flags {
+    let given = |s: &'static crate::settings::Setting| Some((s.name, matches.get_one::<String>(s.name)?.clone()));
+    SETTINGS.iter().filter_map(given).collect()
+}
+
+fn with_settings(matches: &ArgMatches, command: impl FnOnce(&Settings) -> ExitCode) -> ExitCode {
+    match Settings::load(&flags(matches), &environment()) {
+        Ok(settings) => command(&settings),
+        Err(error) => fail(EX_CONFIG, error),
+    }
+}
+
+/// This process's environment, as text.
+fn environment() -> Vec<(String, String)> {
+    let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(k, v)| (text(k), text(v))).collect()
+}
+
+/// Says on stderr why it did not work.
+fn fail(code: u8, why: impl fmt::Display) -> ExitCode {
+    eprintln!("Error: {why}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_sound() {
+        super::command().debug_assert();
+    }
+}

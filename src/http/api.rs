@@ -1,0 +1,160 @@
+//! What the handlers know: how to ask the loop, and how to ask PostgreSQL without burdening it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Mutex, oneshot};
+
+use crate::{
+    lifecycle::{Phase, Role},
+    manager::{Event, Events, Snapshot},
+    postgres::{
+        ping::{Ping, ping},
+        sql::{self, Facts, Login},
+    },
+    status::{Manager, Member, Status},
+};
+
+/// A loop that has not answered by then does not turn.
+const LOOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An answer of PostgreSQL that is younger than this serves the next request too, so that a flood of probes is not a
+/// flood of connections.
+const FRESH: Duration = Duration::from_millis(250);
+
+/// The handlers' state. Clones share it.
+#[derive(Clone)]
+pub struct Api {
+    events: Events,
+    login: Login,
+    // One question to PostgreSQL at a time: requests that come meanwhile wait for its answer and share it.
+    ping: Arc<Mutex<Option<(Instant, Ping)>>>,
+    facts: Arc<Mutex<Option<(Instant, Result<Facts, String>)>>>,
+}
+
+impl Api {
+    /// For the loop behind `events` and the server that `login` opens.
+    pub fn new(events: Events, login: Login) -> Self {
+        Self { events, login, ping: Arc::default(), facts: Arc::default() }
+    }
+
+    /// How things are; none when the loop does not turn.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        let (reply, answer) = oneshot::channel();
+        let ask = async {
+            self.events.send(Event::Ask(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(LOOP_TIMEOUT, ask).await.ok()?
+    }
+
+    /// Hands an event to the loop.
+    pub(super) async fn send(&self, event: Event) -> bool {
+        self.events.send_timeout(event, LOOP_TIMEOUT).await.is_ok()
+    }
+
+    /// Whether a new connection is accepted.
+    pub(super) async fn accepting(&self, snapshot: &Snapshot) -> Ping {
+        let Some((dir, port)) = address(snapshot) else { return Ping::NoAnswer };
+        let mut last = self.ping.lock().await;
+        match *last {
+            Some((at, ping)) if at.elapsed() < FRESH => ping,
+            _ => {
+                let ping = ping(dir, port).await;
+                *last = Some((Instant::now(), ping));
+                ping
+            }
+        }
+    }
+
+    /// What PostgreSQL says of itself, or why it does not.
+    pub(super) async fn facts(&self, snapshot: &Snapshot) -> Result<Facts, String> {
+        let Some((dir, port)) = address(snapshot) else { return Err("it does not run".into()) };
+        let mut last = self.facts.lock().await;
+        match &*last {
+            Some((at, facts)) if at.elapsed() < FRESH => facts.clone(),
+            _ => {
+                let facts = sql::facts(dir, port, &self.login).await.map_err(|e| e.to_string());
+                *last = Some((Instant::now(), facts.clone()));
+                facts
+            }
+        }
+    }
+
+    /// All that `status` shows.
+    pub(super) async fn status(&self, snapshot: &Snapshot) -> Status {
+        let memory = &snapshot.memory;
+        let role = match memory.phase {
+            Phase::Running { role } => Some(role),
+            _ => None,
+        };
+        let mut problems = Vec::new();
+        let mut facts = None;
+        let ping = self.accepting(snapshot).await;
+        match role {
+            None => problems.push(format!(
+                "PostgreSQL does not accept connections ({}): {}",
+                memory.phase.name(),
+                memory.reason
+            )),
+            Some(_) if ping != Ping::Accepting => problems.push("PostgreSQL does not answer a new connection".into()),
+            Some(role) => match self.facts(snapshot).await {
+                Ok(f) => {
+                    problems.extend(problems_of(role, &f));
+                    facts = Some(f);
+                }
+                Err(why) => problems.push(format!("no details from PostgreSQL: {why}")),
+            },
+        }
+        Status {
+            members: vec![Member {
+                name: host_name(),
+                role: role.map(|r| role_name(r).into()),
+                state: memory.phase.name().into(),
+                reason: memory.reason.to_string(),
+                state_age_seconds: snapshot.now.saturating_sub(memory.since).as_secs(),
+                accepting: ping == Ping::Accepting,
+                postgres_pid: snapshot.postgres.as_ref().map(|p| p.pid.as_raw()),
+                data_directory: snapshot.pgdata.display().to_string(),
+                postgres: facts,
+            }],
+            problems,
+            manager: Manager {
+                version: env!("CARGO_PKG_VERSION").into(),
+                pid: std::process::id(),
+                uptime_seconds: snapshot.now.as_secs(),
+                restarts: memory.restarts,
+                log_lines_dropped: snapshot.log_lines_dropped,
+            },
+        }
+    }
+}
+
+fn problems_of(role: Role, facts: &Facts) -> Vec<String> {
+    let mut problems = Vec::new();
+    if role == Role::Standby && !facts.streaming {
+        problems.push("the standby does not stream from a primary".into());
+    }
+    if !facts.pending_restart.is_empty() {
+        problems.push(format!("changed settings wait for a restart: {}", facts.pending_restart.join(", ")));
+    }
+    problems
+}
+
+fn address(snapshot: &Snapshot) -> Option<(&std::path::Path, u16)> {
+    let file = snapshot.postgres.as_ref()?;
+    Some((file.socket_dir.as_deref()?, file.port))
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "primary",
+        Role::Standby => "standby",
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|_| "localhost".into())
+}

@@ -1,0 +1,109 @@
+//! The manager's two doors: HTTP for probes and status, and the control socket for commands. Both ask the manager's
+//! loop for everything they say.
+
+mod api;
+mod commands;
+mod probes;
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use tokio::net::{TcpListener, UnixListener};
+
+pub use api::Api;
+
+use crate::settings::Listen;
+
+/// Why a door could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The HTTP port.
+    #[error("listen: cannot listen on {address}: {source}. Choose another address with listen")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The control socket.
+    #[error("cannot make the control socket {path}: {source}. Choose another directory with run-dir")]
+    Control {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Serves probes and status on `listen`. A port that nobody asked for and somebody else uses is done without.
+///
+/// # Errors
+/// When a port that was asked for cannot be used.
+pub async fn serve_http(listen: Listen, api: Api) -> Result<(), Error> {
+    let listener = match bind(listen).await {
+        Ok(listener) => listener,
+        Err(error) if !listen.explicit => {
+            tracing::warn!("{error}; going on without probes over HTTP");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let router = read_only(api);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}
+
+/// Where the kernel has no IPv6 "everywhere" means IPv4.
+async fn bind(listen: Listen) -> Result<TcpListener, Error> {
+    let failed = |source| Error::Listen { address: listen.address, source };
+    match TcpListener::bind(listen.address).await {
+        Err(e) if listen.address.ip().is_unspecified() && e.raw_os_error() == Some(nix::libc::EAFNOSUPPORT) => {
+            let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], listen.address.port()));
+            TcpListener::bind(everywhere).await.map_err(failed)
+        }
+        result => result.map_err(failed),
+    }
+}
+
+/// Serves commands on the socket `path`, for its owner only.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn serve_control(path: &Path, api: Api) -> Result<(), Error> {
+    let failed = |source| Error::Control { path: path.to_path_buf(), source };
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let router = read_only(api.clone()).merge(
+        Router::new()
+            .route("/restart", post(commands::restart))
+            .route("/reload", post(commands::reload))
+            .with_state(api),
+    );
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}
+
+fn read_only(api: Api) -> Router {
+    Router::new()
+        .route("/livez", get(probes::livez))
+        .route("/startupz", get(probes::startupz))
+        .route("/readyz", get(probes::readyz))
+        .route("/primary", get(probes::primary))
+        .route("/replica", get(probes::replica))
+        .route("/read-only", get(probes::read_only))
+        .route("/status", get(probes::status))
+        .with_state(api)
+}
