@@ -1,5 +1,7 @@
 //! The reaper. In a test program of its own: it reaps every child of the process, those of other tests too.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test program")]
+
 use std::{process::Command, time::Duration};
 
 use nix::sys::signal::Signal;

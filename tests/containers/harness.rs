@@ -1,0 +1,225 @@
+//! Containers, volumes and waits with deadlines for the tests beside this file. Everything that a test starts is removed
+//! when its value is dropped, also when the test fails.
+
+use std::{
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Long enough for the slowest machine; what takes longer hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The majors that every test of something version-dependent runs with.
+pub const MAJORS: [u32; 2] = [15, 17];
+
+/// The image of a major version, as `tests/run` names it.
+pub fn image(major: u32) -> String {
+    std::env::var(format!("PODGRES_IMAGE_{major}")).unwrap_or_else(|_| format!("podgres:{major}"))
+}
+
+fn unique(what: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("podgres-test-{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Polls until `condition` gives something; panics with `what` when it takes too long.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs `docker` with `arguments`, whatever comes of it.
+pub fn docker(arguments: &[&str]) -> Output {
+    Command::new("docker").args(arguments).stdin(Stdio::null()).output().expect("docker can be executed")
+}
+
+/// Runs `docker`, which must succeed; gives back its stdout.
+pub fn docker_ok(arguments: &[&str]) -> String {
+    let output = docker(arguments);
+    assert!(output.status.success(), "docker {arguments:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim_end().to_string()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim_end().to_string()
+}
+
+/// `docker run --rm OPTIONS IMAGE COMMAND` in the foreground: for containers that end by themselves.
+pub fn run(major: u32, options: &[&str], command: &[&str]) -> Output {
+    let image = image(major);
+    docker(&[&["run", "--rm"], options, &[image.as_str()], command].concat())
+}
+
+/// A named volume.
+pub struct Volume(pub String);
+
+impl Volume {
+    pub fn new() -> Self {
+        let name = unique("volume");
+        docker_ok(&["volume", "create", &name]);
+        Self(name)
+    }
+
+    /// `NAME:PATH`, for `-v`.
+    pub fn at(&self, path: &str) -> String {
+        format!("{}:{path}", self.0)
+    }
+
+    /// Runs a shell script as root in a throw-away container with the volume at `/volume`; gives back its stdout.
+    pub fn shell(&self, script: &str) -> String {
+        let image = image(15);
+        let mount = self.at("/volume");
+        docker_ok(&["run", "--rm", "--user", "0:0", "-v", &mount, "--entrypoint", "bash", &image, "-euc", script])
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        docker(&["volume", "rm", "--force", &self.0]);
+    }
+}
+
+/// A running, or ended, container.
+pub struct Container {
+    pub name: String,
+}
+
+impl Container {
+    /// `docker run --detach OPTIONS IMAGE COMMAND`. Every option that is needed is the test's, the password too.
+    pub fn start(major: u32, options: &[&str], command: &[&str]) -> Self {
+        let name = unique("container");
+        let image = image(major);
+        let container = Self { name: name.clone() };
+        docker_ok(&[&["run", "--detach", "--name", &name], options, &[image.as_str()], command].concat());
+        container
+    }
+
+    /// The usual: a password, and nothing else that is not given.
+    pub fn postgres(major: u32, options: &[&str], command: &[&str]) -> Self {
+        Self::start(major, &[&["-e", "POSTGRES_PASSWORD=hush-hush"], options].concat(), command)
+    }
+
+    /// Waits until `podgres status --ready` says so. Panics with the log when the container ends first.
+    pub fn ready(self) -> Self {
+        self.wait_ready();
+        self
+    }
+
+    pub fn wait_ready(&self) {
+        wait_for(&format!("{} to be ready; its log:\n{}", self.name, self.log()), || {
+            if self.exec(&["podgres", "status", "--ready"]).status.success() {
+                return Some(());
+            }
+            assert!(self.is_running(), "{} ended:\n{}", self.name, self.log());
+            None
+        });
+    }
+
+    /// Runs a command in it, whatever comes of it.
+    pub fn exec(&self, command: &[&str]) -> Output {
+        docker(&[&["exec", self.name.as_str()], command].concat())
+    }
+
+    /// Runs a shell script in it, which must succeed; gives back its stdout.
+    pub fn shell(&self, script: &str) -> String {
+        let output = self.exec(&["bash", "-euc", script]);
+        assert!(output.status.success(), "{script}: {}\n{}", stderr(&output), self.log());
+        stdout(&output)
+    }
+
+    /// Runs SQL through the Unix socket as the superuser `postgres`; gives back bare values.
+    pub fn sql(&self, sql: &str) -> String {
+        let output = self.exec(&["psql", "-U", "postgres", "-XAtqc", sql]);
+        assert!(output.status.success(), "{sql}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    pub fn signal(&self, name: &str) {
+        docker_ok(&["kill", "--signal", name, &self.name]);
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.inspect("{{.State.Running}}") == "true"
+    }
+
+    pub fn inspect(&self, format: &str) -> String {
+        docker_ok(&["inspect", "--format", format, &self.name])
+    }
+
+    /// Waits for its end and gives back its exit code.
+    pub fn wait(&self) -> i32 {
+        wait_for(&format!("{} to end", self.name), || (!self.is_running()).then_some(()));
+        self.inspect("{{.State.ExitCode}}").parse().expect("an exit code")
+    }
+
+    /// Starts the ended container again.
+    pub fn start_again(&self) {
+        docker_ok(&["start", &self.name]);
+    }
+
+    /// Its stdout so far.
+    pub fn stdout(&self) -> String {
+        stdout(&docker(&["logs", &self.name]))
+    }
+
+    /// Its stderr so far.
+    pub fn stderr(&self) -> String {
+        stderr(&docker(&["logs", &self.name]))
+    }
+
+    /// Both, for messages.
+    pub fn log(&self) -> String {
+        let output = docker(&["logs", &self.name]);
+        format!("{}\n{}", stdout(&output), stderr(&output))
+    }
+
+    /// Its stdout as JSON, every line of which must be an object with `ts`, `level`, `logger` and `msg`.
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.stdout().lines().map(json_line).collect()
+    }
+
+    /// Waits until some line's `msg` contains `text`.
+    pub fn wait_for_message(&self, text: &str) {
+        wait_for(&format!("a log line with {text:?} from {}", self.name), || {
+            self.stdout().lines().any(|l| l.contains(text)).then_some(())
+        });
+    }
+
+    /// GET on the HTTP port; the status code and the body.
+    pub fn http(&self, path: &str) -> (u16, String) {
+        // bash can open TCP connections, the image needs no curl for us.
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/8008; printf 'GET {path} HTTP/1.0\\r\\nhost: x\\r\\n\\r\\n' >&3; timeout 10 cat <&3"
+        );
+        let output = self.exec(&["bash", "-c", &script]);
+        let text = stdout(&output);
+        let code = text.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or(0);
+        (code, text.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        docker(&["rm", "--force", "--volumes", &self.name]);
+    }
+}
+
+/// Parses a line of the log, which must be a JSON object with the keys that every line has.
+pub fn json_line(line: &str) -> serde_json::Value {
+    let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+    for key in ["ts", "level", "logger", "msg"] {
+        assert!(value[key].is_string(), "{key} is missing: {line}");
+    }
+    value
+}

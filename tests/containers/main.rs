@@ -1,0 +1,31 @@
+//! podgres in real containers with real PostgreSQL: the lines and the contract's, one test each.
+//!
+//! `tests/run` builds the images and runs this; `cargo test --test containers` alone takes the images that are there.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program"
+)]
+
+mod harness;
+
+mod smoke {
+    use crate::harness::*;
+
+    #[test]
+    fn it_starts_answers_and_stops() {
+        for major in MAJORS {
+            let container = Container::postgres(major, &[], &[]).ready();
+            assert_eq!(container.sql("select 1"), "1");
+            assert_eq!(container.http("/readyz").0, 200);
+            assert!(container.json_lines().len() > 5);
+            container.signal("TERM");
+            assert_eq!(container.wait(), 0, "{}", container.log());
+        }
+    }
+}
