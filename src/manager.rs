@@ -311,10 +311,12 @@ async fn watch_role(pgdata: &std::path::Path, child: &Child, events: &Events) {
 /// on stalled storage processes do not even die of SIGKILL, and may still write when it recovers.
 async fn end_leftovers(launch: &Launch) {
     let mut signals = [Signal::SIGQUIT, Signal::SIGKILL].into_iter();
+    let mut pause = POLL_QUICK;
     loop {
         let gone = async {
             while !processes::of_postgres_on(&launch.pgdata, None).is_empty() {
-                tokio::time::sleep(POLL_QUICK * 4).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(POLL_SLOW);
             }
         };
         if tokio::time::timeout(LEFTOVER_PATIENCE, gone).await.is_ok() {

@@ -24,14 +24,17 @@ const LOOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// flood of connections.
 const FRESH: Duration = Duration::from_millis(250);
 
+/// The latest answer and when it came.
+type Latest<T> = Arc<Mutex<Option<(Instant, T)>>>;
+
 /// The handlers' state. Clones share it.
 #[derive(Clone)]
 pub struct Api {
     events: Events,
     login: Login,
     // One question to PostgreSQL at a time: requests that come meanwhile wait for its answer and share it.
-    ping: Arc<Mutex<Option<(Instant, Ping)>>>,
-    facts: Arc<Mutex<Option<(Instant, Result<Facts, String>)>>>,
+    ping: Latest<Ping>,
+    facts: Latest<Result<Facts, String>>,
 }
 
 impl Api {

@@ -87,7 +87,7 @@ impl Signals {
         read.set_nonblocking(true)?;
         let wakeup = UnixStream::from_std(read.try_clone()?)?;
         let numbers = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly::default(), numbers)?;
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, numbers)?;
         Ok(Self { delivery, wakeup, heard: Vec::new() })
     }
 

@@ -14,7 +14,7 @@ use nix::{
 /// Whether `pid` is a process (not a thread, not a zombie) that runs a PostgreSQL server on `pgdata`.
 pub fn is_postgres_on(pid: Pid, pgdata: &Path) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    is_live_process(&proc, pid) && runs_postgres(&proc) && works_in(&proc, pgdata)
+    is_ours(&proc) && is_live_process(&proc, pid) && runs_postgres(&proc) && works_in(&proc, pgdata)
 }
 
 /// The processes of PostgreSQL on `pgdata`, besides `except`. After a postmaster was killed these are its orphans.
@@ -31,6 +31,13 @@ pub fn signal_all(pids: &[Pid], signal: Signal) {
     }
 }
 
+/// A server insists on owning its data directory (`checkDataDir`, miscinit.c), and so do we: whatever runs as another
+/// user, such as another server on the same machine, is on another directory.
+fn is_ours(proc: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(proc).is_ok_and(|m| m.uid() == nix::unistd::geteuid().as_raw())
+}
+
 /// `/proc/<tid>` opens for threads too, so the thread group must be the process's own.
 fn is_live_process(proc: &Path, pid: Pid) -> bool {
     let Ok(status) = fs::read_to_string(proc.join("status")) else { return false };
@@ -38,7 +45,7 @@ fn is_live_process(proc: &Path, pid: Pid) -> bool {
     field("Tgid:") == Some(&pid.to_string()) && field("State:").is_some_and(|s| !s.starts_with(['Z', 'X']))
 }
 
-/// The program file's name; `comm` where the link cannot be read (another user's process).
+/// The program file's name; `comm` where the link cannot be read.
 fn runs_postgres(proc: &Path) -> bool {
     match fs::read_link(proc.join("exe")) {
         // An upgraded package leaves "/usr/lib/postgresql/15/bin/postgres (deleted)".

@@ -36,6 +36,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Runs `docker` with `arguments`, whatever comes of it.
+#[allow(clippy::disallowed_methods, reason = "not PID 1")]
 pub fn docker(arguments: &[&str]) -> Output {
     Command::new("docker").args(arguments).stdin(Stdio::null()).output().expect("docker can be executed")
 }
