@@ -227,6 +227,19 @@ mod tests {
         result.unwrap_err().to_string()
     }
 
+    /// The table of settings as it stands in the README.
+    fn table() -> String {
+        let row = |s: &Setting| format!("| `{}` | {} | {} |\n", s.name, s.default, s.help);
+        let rows: String = SETTINGS.iter().map(row).collect();
+        format!("| setting | default | meaning |\n|---|---|---|\n{rows}")
+    }
+
+    #[test]
+    fn the_readme_says_the_same() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&table()), "the README's table of settings is not this one:\n{}", table());
+    }
+
     #[test]
     fn defaults() {
         let s = load(&[], &[]).unwrap();
