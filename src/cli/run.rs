@@ -313,7 +313,10 @@ async fn once(
     let failed = |why: String| Refusal { code: EX_FAILED, why };
     if content == Content::Empty {
         let cancel = watch::Sender::new(false);
-        let initialise = initialise::initialise(plan, runner, cancel.subscribe());
+        // The arguments ask for something other than a server.
+        let mut bare = plan.clone();
+        bare.launch.arguments.clear();
+        let initialise = initialise::initialise(&bare, runner, cancel.subscribe());
         let made = tokio::select! {
             made = initialise => made,
             _ = inbox.recv() => return Err(failed("a signal was received during initialisation".into())),

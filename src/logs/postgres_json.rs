@@ -1,20 +1,16 @@
 //! PostgreSQL's jsonlog (15 and later) → the log's own JSON.
 //!
-//! Written by hand, since it runs for every statement under `log_statement = all`: the values that Postgres has already
-//! escaped are checked and copied, never decoded.
+//! Read by hand, since it runs for every statement under `log_statement = all`: what Postgres has escaped already is
+//! checked once and copied as it stands. Reading with serde_json's raw values alone takes more instructions (10,000 for
+//! a usual line) than reading and writing here (8,000).
 
 use std::str;
-
-use memchr::memchr2;
 
 use super::{
     Format, Level,
     raw::raw,
     record::{Record, Value},
 };
-
-/// More than PostgreSQL has (29 in version 18).
-const MAX_FIELDS: usize = 48;
 
 /// Appends to `out` the one line for a line of jsonlog (without its newline).
 ///
@@ -34,42 +30,22 @@ pub fn postgres_json(line: &[u8], format: Format, out: &mut Vec<u8>) {
 
 /// `None`, with nothing written, if `line` is not what PostgreSQL writes.
 fn write(line: &str, format: Format, out: &mut Vec<u8>) -> Option<()> {
-    if has_control(line.as_bytes()) {
-        return None;
-    }
-    let (mut ts, mut severity, mut state_code, mut msg) = (None, "", "", "\"\"");
-    let mut fields = [("", Value::Text("")); MAX_FIELDS];
-    let mut count = 0;
-    let mut rest = line.strip_prefix('{')?;
-    loop {
-        let (key, value, after) = member(rest)?;
-        match key {
-            "timestamp" => ts = Some(unquote(value)),
-            "message" => msg = value,
-            _ => {
-                match key {
-                    "error_severity" => severity = unquote(value),
-                    "state_code" => state_code = unquote(value),
-                    _ => {}
-                }
-                *fields.get_mut(count)? = (key, Value::Json(value));
-                count += 1;
-            }
-        }
-        match after.strip_prefix(',') {
-            Some(next) => rest = next,
-            None if after == "}" => break,
-            None => return None,
-        }
-    }
+    let Message { ts, severity, state_code, msg, before, after } = Message::read(line)?;
+    let fields = match format {
+        Format::Json => Vec::new(),
+        Format::Text => Members::new(line).map(|(key, value)| (key, Value::Json(value))).collect(),
+    };
     let record = Record {
-        ts: Some(ts?),
+        ts: Some(ts),
         level: Level::of_message(severity, state_code),
         logger: logger(unquote(msg)),
         msg: Value::Json(msg),
-        fields: &fields[..count],
+        fields: &fields,
     };
-    record.write(format, out);
+    match format {
+        Format::Json => record.write_spliced([before, after], out),
+        Format::Text => record.write(format, out),
+    }
     Some(())
 }
 
@@ -78,51 +54,127 @@ pub(super) fn logger(message: &str) -> &'static str {
     if message.starts_with("AUDIT: ") { "pgaudit" } else { "postgres" }
 }
 
-/// Splits `"key":value` off the start: the key without quotes, the value as it stands, what follows.
-fn member(text: &str) -> Option<(&str, &str, &str)> {
-    let (key, rest) = string(text)?;
-    let rest = rest.strip_prefix(':')?;
-    let (value, rest) = if rest.starts_with('"') { string(rest)? } else { integer(rest)? };
-    Some((unquote(key), value, rest))
+/// What has to be known of a line.
+struct Message<'a> {
+    ts: &'a str,
+    severity: &'a str,
+    state_code: &'a str,
+    msg: &'a str,
+    /// The members between `timestamp`, which comes first, and `message`, each with the comma before it.
+    before: &'a str,
+    /// Likewise those that follow `message`.
+    after: &'a str,
 }
 
-/// Splits a JSON string, quotes included, off the start.
-fn string(text: &str) -> Option<(&str, &str)> {
-    let bytes = text.as_bytes();
-    let mut at = text.starts_with('"').then_some(1)?;
+impl<'a> Message<'a> {
+    fn read(line: &'a str) -> Option<Message<'a>> {
+        let mut members = Members::new(line);
+        let ("timestamp", ts) = members.next()? else { return None };
+        let (first, end) = (members.at, line.len().checked_sub(1)?);
+        let (mut severity, mut state_code, mut msg) = ("", "", "\"\"");
+        let mut place = end..end;
+        let mut start = first;
+        while let Some((key, value)) = members.next() {
+            match key {
+                "error_severity" => severity = unquote(value),
+                "state_code" => state_code = unquote(value),
+                "message" => (msg, place) = (value, start..members.at),
+                _ => {}
+            }
+            start = members.at;
+        }
+        (members.at == end && line.ends_with('}')).then(|| Message {
+            ts: unquote(ts),
+            severity,
+            state_code,
+            msg,
+            before: &line[first..place.start],
+            after: &line[place.end..end],
+        })
+    }
+}
+
+/// The members of a flat JSON object, as PostgreSQL writes it: without white space, of strings and integers only. Each
+/// is a key without its quotes and a value as it stands. Ends before whatever is not a whole member.
+struct Members<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Members<'a> {
+    fn new(text: &'a str) -> Members<'a> {
+        Members { text, at: 0 }
+    }
+
+    fn bytes(&self, at: usize) -> &'a [u8] {
+        self.text.as_bytes().get(at..).unwrap_or_default()
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+        let start = if self.at == 0 { b'{' } else { b',' };
+        self.bytes(self.at).first().filter(|&&byte| byte == start)?;
+        let key = self.at + 1;
+        let colon = key + string(self.bytes(key))?;
+        self.bytes(colon).first().filter(|&&byte| byte == b':')?;
+        let value = colon + 1;
+        let bytes = self.bytes(value);
+        let end = value + string(bytes).or_else(|| integer(bytes))?;
+        self.at = end;
+        Some((unquote(self.text.get(key..colon)?), self.text.get(value..end)?))
+    }
+}
+
+/// The length of the JSON string, quotes included, that `bytes` begin with.
+fn string(bytes: &[u8]) -> Option<usize> {
+    let mut at = if bytes.first() == Some(&b'"') { 1 } else { return None };
     loop {
-        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        at += match bytes.get(at..at + 2) {
-            Some([b'\\', b'u']) if bytes.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit) => 6,
-            Some([b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't']) => 2,
-            Some([b'\\', _]) => return None,
-            _ => return text.split_at_checked(at + 1).filter(|_| bytes[at] == b'"'),
+        at += plain(&bytes[at..]);
+        at += match bytes[at..] {
+            [b'"', ..] => return Some(at + 1),
+            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) => 6,
+            _ => return None,
         };
     }
 }
 
-/// Splits an integer off the start.
-fn integer(text: &str) -> Option<(&str, &str)> {
-    let end = text.find([',', '}'])?;
-    let (number, rest) = text.split_at(end);
-    is_integer(number).then_some((number, rest))
+/// How many bytes there are before one that does not stand for itself in a JSON string: a quote, a backslash, a control
+/// character. Looks at eight at a time, which halves the time of a whole line.
+fn plain(bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks();
+    let whole = 8 * words.iter().take_while(|&&word| !may_be_special(u64::from_ne_bytes(word))).count();
+    whole + bytes[whole..].iter().take_while(|&&byte| byte >= b' ' && byte != b'"' && byte != b'\\').count()
+}
+
+/// Whether one of the eight bytes of `word` is special, as [`plain`] means it; may be wrong about a word with another
+/// special byte only. For the arithmetic see "Bit Twiddling Hacks", "Determine if a word has a byte less than n".
+fn may_be_special(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    let less = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
+    (less(word, 32) | equal(b'"') | equal(b'\\')) & (ONES << 7) != 0
+}
+
+/// The length of the integer that `bytes` begin with.
+fn integer(bytes: &[u8]) -> Option<usize> {
+    let sign = usize::from(bytes.first() == Some(&b'-'));
+    let digits = bytes[sign..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let zero = bytes[sign..].first() == Some(&b'0');
+    (digits == 1 || digits > 1 && !zero).then_some(sign + digits)
 }
 
 /// Whether `text` is an integer as JSON writes it.
 pub(super) fn is_integer(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let zero = digits.starts_with('0') && digits.len() > 1;
-    !digits.is_empty() && !zero && digits.bytes().all(|byte| byte.is_ascii_digit())
+    integer(text.as_bytes()) == Some(text.len())
 }
 
 /// A JSON string without its quotes, escapes left as they are.
 fn unquote(value: &str) -> &str {
     value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
-}
-
-/// Whether there is a control character, which JSON forbids unescaped. Without early exit the loop is vectorised.
-fn has_control(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |found, &byte| found | (byte < b' '))
 }
 
 #[cfg(test)]

@@ -25,13 +25,30 @@ impl Record<'_> {
     /// Appends the entry and a newline to `out`.
     pub(super) fn write(&self, format: Format, out: &mut Vec<u8>) {
         match format {
-            Format::Json => self.write_json(out),
+            Format::Json => {
+                self.write_json_head(out);
+                for (key, value) in self.fields {
+                    out.extend_from_slice(b",\"");
+                    out.extend_from_slice(key.as_bytes());
+                    out.extend_from_slice(b"\":");
+                    value.write_json(out);
+                }
+                out.push(b'}');
+            }
             Format::Text => self.write_text(out),
         }
         out.push(b'\n');
     }
 
-    fn write_json(&self, out: &mut Vec<u8>) {
+    /// Appends the entry as JSON with `members` in place of its fields: JSON already, each with a comma before it.
+    pub(super) fn write_spliced(&self, members: [&str; 2], out: &mut Vec<u8>) {
+        self.write_json_head(out);
+        members.iter().for_each(|members| out.extend_from_slice(members.as_bytes()));
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// The object's beginning, without fields and closing brace.
+    fn write_json_head(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"ts":"#);
         match self.ts.map(|ts| rfc3339(ts).ok_or(ts)) {
             Some(Ok(ts)) => {
@@ -48,13 +65,6 @@ impl Record<'_> {
         string(self.logger, out);
         out.extend_from_slice(br#","msg":"#);
         self.msg.write_json(out);
-        for (key, value) in self.fields {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(b"\":");
-            value.write_json(out);
-        }
-        out.push(b'}');
     }
 
     /// `2026-11-23 10:11:12.123 LOG [42] message`, or for any other logger than Postgres
@@ -79,6 +89,8 @@ impl Record<'_> {
                 "detail" | "hint" | "context" | "statement" => {
                     write!(out, "\n    {}:  {}", key.to_ascii_uppercase(), value.text())
                 }
+                // Of a jsonlog line all members come here.
+                "timestamp" | "message" => Ok(()),
                 // The rest of what Postgres says about a message (user, session, …) would bury it.
                 _ if severity.is_some() => Ok(()),
                 _ => write!(out, " {key}={}", value.text()),

@@ -65,7 +65,9 @@ struct State {
 impl Sink {
     /// A sink that writes lines in `format` to `writer`, which may block.
     pub fn start(writer: impl Write + Send + 'static, format: Format) -> io::Result<Sink> {
-        let shared = Arc::new(Shared { state: Mutex::default(), filled: Condvar::new(), drained: Condvar::new() });
+        // All the room that the queue itself will need, lest it grow in a burst and stay above it on the heap.
+        let state = State { queue: VecDeque::with_capacity(2 * BOUND / CHUNK), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() });
         let sink = Sink { shared: Arc::clone(&shared), format };
         thread::Builder::new().name("log-writer".into()).spawn(move || shared.write_to(writer, format))?;
         Ok(sink)
@@ -141,7 +143,8 @@ impl State {
     /// byte, or lines and reports would alternate.
     fn written(&mut self, mut chunk: Vec<u8>, format: Format) {
         self.waiting -= chunk.len();
-        if chunk.capacity() <= CHUNK {
+        // The first of a burst, not the last: what lies highest on the heap has to go for the rest to be given back.
+        if self.spare.capacity() == 0 && chunk.capacity() <= CHUNK {
             chunk.clear();
             self.spare = chunk;
         }

@@ -51,31 +51,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The best that a major version of PostgreSQL has.
-    pub fn of_major(major: u32) -> Kind {
-        if major >= 15 { Kind::Json } else { Kind::Csv }
-    }
-
-    /// The settings with which PostgreSQL writes the files in `dir` that a [`Tailer`] reads there.
-    pub fn settings(self, dir: &Path) -> Vec<(&'static str, String)> {
-        let destination = match self {
-            Kind::Json => "jsonlog",
-            Kind::Csv => "csvlog",
-        };
-        vec![
-            ("logging_collector", "on".into()),
-            ("log_destination", destination.into()),
-            ("log_directory", dir.display().to_string()),
-            // The structured log is beside it, with its own suffix in place of `.log`.
-            ("log_filename", "postgres.log".into()),
-            ("log_file_mode", "0600".into()),
-            ("log_rotation_age", "0".into()),
-            ("log_rotation_size", "0".into()),
-            ("log_truncate_on_rotation", "off".into()),
-            ("log_timezone", "UTC".into()),
-        ]
-    }
-
     fn file(self) -> &'static str {
         match self {
             Kind::Json => "postgres.json",
@@ -94,7 +69,8 @@ pub struct Tailer {
 
 impl Tailer {
     /// Removes what an earlier run left in `dir`, which has to exist, and follows what comes. To be called before
-    /// PostgreSQL starts with [`Kind::settings`] for the same directory.
+    /// PostgreSQL starts with this directory as its `log_directory`, `postgres.log` as its `log_filename` (the structured
+    /// log is beside it, with its own suffix in place of `.log`), no rotation, and UTC as its `log_timezone`.
     pub fn start(dir: &Path, kind: Kind, sink: Sink) -> io::Result<Tailer> {
         let watch = watch(dir)
             .inspect_err(|error| tracing::warn!(%error, "no inotify: PostgreSQL's log is looked at every 250 ms"))

@@ -18,7 +18,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::postgres::lock::{self, DirLock};
+use crate::postgres::{
+    datadir,
+    lock::{self, DirLock},
+};
 
 /// A data directory in the making.
 #[derive(Debug)]
@@ -176,6 +179,8 @@ fn is_mount_point(path: &Path) -> bool {
 
 /// Moves everything from the complete stage at `root` into `pgdata`. What an earlier try moved is not there any more.
 fn move_up(pgdata: &Path, root: &Path) -> io::Result<()> {
+    // A mount point has the mode of its volume, which PostgreSQL refuses; a renamed stage has initdb's.
+    datadir::repair_mode(pgdata)?;
     let data = root.join("data");
     if data.exists() {
         for entry in fs::read_dir(&data)? {
@@ -261,13 +266,16 @@ mod tests {
 
     #[test]
     fn a_directory_with_lost_and_found_is_filled_from_inside() {
+        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         fs::create_dir(dir.path().join("lost+found")).unwrap();
         let stage = Stage::begin(dir.path()).unwrap();
         assert_eq!(stage.way, Way::Inside);
         fill(&stage);
         assert!(stage.publish().unwrap().is_none());
         assert_whole(dir.path());
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o7777, 0o700, "or PostgreSQL would refuse it");
     }
 
     #[test]
