@@ -97,6 +97,7 @@ impl Server {
             command.env("PG_GRANDPARENT_PID", pid.to_string());
         }
         if let Some(lock) = lock {
+            remove_stale_socket_locks(&launch.pgdata);
             let copy: OwnedFd = lock.descriptor().map_err(failed("cannot copy the lock's descriptor"))?;
             command.preserved_fds(vec![copy]);
         }
@@ -218,7 +219,24 @@ fn other_socket_dir(launch: &Launch) -> Option<PathBuf> {
     (debian && !chosen && !writable).then(|| launch.run_dir.clone())
 }
 
-/// A pid in `postmaster.pid` or in the socket's lock file that PostgreSQL would take for a living postmaster although
+/// Removes the sockets, with their lock files, of an earlier postmaster on `pgdata`. Their pids mislead PostgreSQL as
+/// that in `postmaster.pid` does, and can be others than that one. A lock file names the data directory, and whoever
+/// holds the lock on that knows that nobody serves it.
+fn remove_stale_socket_locks(pgdata: &Path) {
+    for path in fs::read_dir(SOCKET_DIR).into_iter().flatten().flatten().map(|e| e.path()) {
+        if path.extension().is_none_or(|e| e != "lock") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        if text.lines().nth(1).is_some_and(|dir| Path::new(dir) == pgdata) {
+            tracing::info!("{} is left over from an earlier run: removed", path.display());
+            let _ = fs::remove_file(path.with_extension(""));
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// A pid in `postmaster.pid` that PostgreSQL would take for a living postmaster although
 /// it is not one: it answers `kill(pid, 0)`, but it is a thread, a zombie or another program. PostgreSQL skips the pid
 /// that `PG_GRANDPARENT_PID` names (`CreateLockFile`, miscinit.c) and does all its other checks, the one for shared
 /// memory still in use included; removing the file would skip those too.

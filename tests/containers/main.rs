@@ -12,7 +12,17 @@
     reason = "a test program"
 )]
 
+mod bad_input;
+mod commands;
+mod crashes;
 mod harness;
+mod locks;
+mod log_lines;
+mod orphans;
+mod probes;
+mod signals;
+mod variables;
+mod volumes;
 
 mod smoke {
     use crate::harness::*;

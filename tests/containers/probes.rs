@@ -1,0 +1,134 @@
+//! Probes over HTTP, `podgres status` and the control socket.
+
+use crate::harness::*;
+
+fn codes(container: &Container, paths: &[&str]) -> Vec<u16> {
+    paths.iter().map(|p| container.http(p).0).collect()
+}
+
+const ALL: [&str; 6] = ["/livez", "/startupz", "/readyz", "/primary", "/replica", "/read-only"];
+
+#[test]
+fn a_primary_from_initialisation_to_its_freeze() {
+    let scripts = Volume::new();
+    scripts.shell("printf 'echo sleeping; while [ ! -e /tmp/go ]; do sleep 0.05; done' >/volume/1.sh");
+    let mount = scripts.at("/docker-entrypoint-initdb.d");
+    let container = Container::postgres(15, &["-v", &mount], &[]);
+    container.wait_for_message("sleeping");
+    assert_eq!(codes(&container, &ALL), [200, 200, 503, 503, 503, 503]);
+    assert!(container.http("/readyz").1.contains("initialising"));
+    container.shell("touch /tmp/go");
+    container.wait_ready();
+    assert_eq!(codes(&container, &ALL), [200, 200, 200, 200, 503, 200]);
+    assert_eq!(codes(&container, &["/readyz?lag=16MB", "/readyz?lag=much", "/nonsense"]), [200, 400, 404]);
+
+    let request = |method: &str| {
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/8008; printf '{method} /readyz HTTP/1.0\\r\\nhost: x\\r\\n\\r\\n' >&3; timeout 5 head -n1 <&3"
+        );
+        container.shell(&script).split(' ').nth(1).unwrap_or_default().to_string()
+    };
+    assert_eq!(["HEAD", "POST", "PUT", "DELETE"].map(request), ["200", "405", "405", "405"]);
+
+    container.shell("kill -STOP $(head -n1 $PGDATA/postmaster.pid)");
+    wait_for("the freeze to be seen", || (container.http("/readyz").0 == 503).then_some(()));
+    assert_eq!(codes(&container, &["/livez", "/startupz", "/primary"]), [200, 200, 503]);
+    container.shell("kill -CONT $(head -n1 $PGDATA/postmaster.pid)");
+    wait_for("the thaw to be seen", || (container.http("/readyz").0 == 200).then_some(()));
+}
+
+#[test]
+fn a_server_without_a_free_connection_is_ready_and_probes_take_none() {
+    let container =
+        Container::postgres(15, &[], &["-c", "max_connections=5", "-c", "superuser_reserved_connections=0"]).ready();
+    for _ in 0..5 {
+        docker_ok(&["exec", "-d", &container.name, "psql", "-U", "postgres", "-c", "select pg_sleep(1000)"]);
+    }
+    wait_for("all connections to be taken", || {
+        let output = container.exec(&["psql", "-U", "postgres", "-c", "select 1"]);
+        stderr(&output).contains("too many clients").then_some(())
+    });
+    assert_eq!(container.http("/readyz").0, 200);
+}
+
+#[test]
+fn a_flood_of_probes_is_no_flood_of_connections() {
+    let container = Container::postgres(15, &[], &["-c", "log_connections=on"]).ready();
+    let before = container.stdout().matches("connection received").count();
+    container.shell(
+        "for i in $(seq 20); do (for j in $(seq 25); do exec 3<>/dev/tcp/127.0.0.1/8008
+         printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3; grep -q '200 OK' <&3 || echo bad; done) & done; wait",
+    );
+    let connections = container.stdout().matches("connection received").count() - before;
+    assert!(connections < 250, "{connections} connections for 500 probes");
+}
+
+#[test]
+fn a_standby_that_streams_and_one_that_does_not() {
+    for major in MAJORS {
+        let volume = Volume::new();
+        volume.shell("chown 999:999 /volume");
+        let mount = volume.at("/backup");
+        let origin = Container::postgres(major, &["-v", &mount], &[]).ready();
+        origin.shell("echo 'host replication all all trust' >>$PGDATA/pg_hba.conf; podgres reload");
+        let address = origin.inspect("{{.NetworkSettings.IPAddress}}");
+        origin.shell("pg_basebackup -U postgres -D /backup/b -X stream -c fast; touch /backup/b/standby.signal");
+        let conninfo = format!("primary_conninfo=host={address} user=postgres");
+        let options = ["-v", &mount, "-e", "PGDATA=/backup/b", "-e", "POSTGRES_PASSWORD=hush-hush"];
+        let standby = Container::start(major, &options, &["-c", &conninfo]).ready();
+        assert_eq!(codes(&standby, &ALL), [200, 200, 200, 503, 200, 200]);
+        wait_for("the standby to catch up", || (standby.http("/replica?lag=1MB").0 == 200).then_some(()));
+        let table = standby.shell("podgres status");
+        assert!(table.contains("standby") && table.contains("0 B"), "{table}");
+        origin.signal("KILL");
+        wait_for("the loss to be seen", || (standby.http("/readyz").0 == 503).then_some(()));
+        assert!(standby.shell("podgres status").contains("does not stream"));
+    }
+}
+
+#[test]
+fn status_and_commands_on_the_control_socket() {
+    let container = Container::postgres(15, &[], &[]).ready();
+    assert_eq!(container.shell("stat -c %a /run/podgres/control.sock"), "600");
+    let status: serde_json::Value = serde_json::from_str(&container.shell("podgres status --json")).unwrap();
+    let member = &status["members"][0];
+    assert_eq!((&member["role"], &member["state"]), (&"primary".into(), &"running".into()), "{status}");
+    assert_eq!(member["postgres"]["timeline"], 1, "{status}");
+    assert_eq!(
+        status,
+        serde_json::from_str::<serde_json::Value>(&container.http("/status").1)
+            .map(|mut v| {
+                for key in ["state_age_seconds"] {
+                    v["members"][0][key] = status["members"][0][key].clone();
+                }
+                v["manager"]["uptime_seconds"] = status["manager"]["uptime_seconds"].clone();
+                v
+            })
+            .unwrap()
+    );
+    container.sql("alter system set shared_buffers = '32MB'");
+    container.shell("podgres reload");
+    wait_for("the pending restart", || container.shell("podgres status").contains("shared_buffers").then_some(()));
+    let old = container.shell("head -n1 $PGDATA/postmaster.pid");
+    container.shell("podgres restart");
+    wait_for("another postmaster", || {
+        let new = container.exec(&["bash", "-c", "head -n1 $PGDATA/postmaster.pid"]);
+        (stdout(&new) != old && !stdout(&new).is_empty()).then_some(())
+    });
+    container.wait_ready();
+    assert_eq!(container.sql("show shared_buffers"), "32MB");
+    // The port of HTTP is for looking only.
+    assert_eq!(
+        container
+            .shell("exec 3<>/dev/tcp/127.0.0.1/8008; printf 'POST /restart HTTP/1.0\\r\\n\\r\\n' >&3; head -n1 <&3")
+            .split(' ')
+            .nth(1),
+        Some("404")
+    );
+}
+
+#[test]
+fn the_image_says_when_it_is_healthy() {
+    let container = Container::postgres(17, &[], &[]);
+    wait_for("health", || (container.inspect("{{.State.Health.Status}}") == "healthy").then_some(()));
+}
