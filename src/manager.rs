@@ -16,7 +16,7 @@ use crate::{
         lock::DirLock,
         pidfile::PidFile,
         processes,
-        server::{Launch, Server},
+        server::{self, Launch, Server},
     },
     settings::{Error as SettingsError, Settings},
 };
@@ -282,16 +282,10 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
 
 /// Sends the role whenever it changes; returns when it cannot change any more.
 async fn watch_role(pgdata: &std::path::Path, child: &Child, events: &Events) {
-    use crate::postgres::pidfile::Status;
     let begun = Instant::now();
     let mut told = None;
     while child.is_running() {
-        let status = PidFile::read(pgdata).filter(|f| f.pid == child.pid).and_then(|f| f.status);
-        let role = match status {
-            Some(Status::Ready) => Some(Role::Primary),
-            Some(Status::Standby) => Some(Role::Standby),
-            _ => None,
-        };
+        let role = server::role(pgdata, child.pid);
         if let Some(role) = role.filter(|r| Some(*r) != told) {
             told = Some(role);
             let _ = events.send(Event::Input(Input::Ready(role))).await;

@@ -18,7 +18,7 @@ use super::{EX_CONFIG, EX_FAILED, EX_USAGE, environment, fail};
 use crate::{
     http, logs, manager,
     manager::{Event, Events, Manager},
-    pid1::{Children, Runner, Signal, Signals},
+    pid1::{self, Children, Runner, Signal, Signals},
     postgres::{
         bindir::Bindir,
         datadir::{self, Content},
@@ -70,6 +70,7 @@ impl Invocation {
 }
 
 pub(super) fn main(arguments: Vec<String>) -> ExitCode {
+    pid1::signals::hold();
     let (flags, command) = match split_run_arguments(arguments) {
         Ok(split) => split,
         Err(error @ crate::settings::Error::Missing(_)) => return fail(EX_USAGE, error),

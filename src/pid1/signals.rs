@@ -2,6 +2,7 @@
 
 use std::{io, os::unix::net::UnixStream as StdStream};
 
+use nix::sys::signal::SigSet;
 use signal_hook::{
     consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     iterator::{backend::SignalDelivery, exfiltrator::SignalOnly},
@@ -68,6 +69,19 @@ impl Signal {
     }
 }
 
+const HEARD: [i32; 7] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
+
+/// Keeps signals until [`Signals::install`] hears them. The kernel throws away what is sent to a PID 1 that has no handler
+/// for it, except what is blocked. Children and executed commands do not inherit this: the standard library empties
+/// their mask.
+pub fn hold() {
+    let _ = HEARD.iter().filter_map(|n| nix::sys::signal::Signal::try_from(*n).ok()).collect::<SigSet>().thread_block();
+}
+
+fn release() {
+    let _ = SigSet::all().thread_unblock();
+}
+
 /// The stream of signals. Signals that arrive between [`Signals::install`] and the first [`Signals::next`] are kept.
 ///
 /// Signals of one kind that arrive faster than they are read count once, as with the kernel's own pending set.
@@ -86,8 +100,8 @@ impl Signals {
         let (read, write) = StdStream::pair()?;
         read.set_nonblocking(true)?;
         let wakeup = UnixStream::from_std(read.try_clone()?)?;
-        let numbers = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, numbers)?;
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, HEARD)?;
+        release();
         Ok(Self { delivery, wakeup, heard: Vec::new() })
     }
 

@@ -101,16 +101,22 @@ pub fn inspect(path: &Path, major: u32) -> Result<Content, Error> {
 }
 
 /// Whether `path`, if it exists, is ours, as PostgreSQL insists. To be asked before anything else: of somebody else's
-/// directory not even the contents can be seen.
+/// directory not even the contents can be seen, and behind one that is closed to us not even whether it exists.
 ///
 /// # Errors
 /// [`Error::Owner`].
 pub fn check_owner(path: &Path) -> Result<(), Error> {
     let us = nix::unistd::geteuid().as_raw();
-    match fs::metadata(path) {
-        Ok(meta) if meta.uid() != us => Err(Error::Owner { path: path.to_path_buf(), owner: meta.uid(), us }),
-        _ => Ok(()),
-    }
+    let (path, meta) = match fs::metadata(path) {
+        Ok(meta) => (path, meta),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let seen = path.ancestors().skip(1).find_map(|p| Some((p, fs::metadata(p).ok()?)));
+            let Some(closed) = seen else { return Ok(()) };
+            closed
+        }
+        Err(_) => return Ok(()),
+    };
+    if meta.uid() == us { Ok(()) } else { Err(Error::Owner { path: path.to_path_buf(), owner: meta.uid(), us }) }
 }
 
 fn cluster(path: &Path, version: &str, major: u32) -> Result<Content, Error> {

@@ -3,6 +3,7 @@
 //! Nothing here decides when to start or stop; see [`crate::lifecycle`] for that.
 
 pub mod bindir;
+pub mod controldata;
 pub mod datadir;
 pub mod initialise;
 pub mod lock;

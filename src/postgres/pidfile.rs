@@ -27,9 +27,9 @@ pub enum Status {
     Starting,
     /// Shutting down.
     Stopping,
-    /// Accepts reads and writes.
+    /// Accepts connections: a primary, and also a hot standby.
     Ready,
-    /// In recovery, accepts reads.
+    /// In recovery and, since `hot_standby` is off, accepts no connections.
     Standby,
 }
 

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::{
     bindir::Bindir,
+    controldata::State,
     lock::DirLock,
     pidfile::{PidFile, Status},
     processes,
@@ -139,20 +140,23 @@ impl Server {
         PidFile::read(&self.pgdata).filter(|f| f.pid == self.child.pid)
     }
 
-    /// Its role, once it accepts connections.
-    pub fn role(&self) -> Option<Role> {
-        match self.pid_file()?.status? {
-            Status::Ready => Some(Role::Primary),
-            Status::Standby => Some(Role::Standby),
-            Status::Starting | Status::Stopping => None,
-        }
-    }
-
     /// Passes on the log lines that are still in the collector's files. To be called when all its processes are gone.
     pub fn finish_log(&mut self) {
         if let Some(tailer) = self.tailer.take() {
             tailer.finish();
         }
+    }
+}
+
+/// The role in which the postmaster `pid` accepts connections; none while it does not.
+///
+/// `postmaster.pid` says "ready" of a hot standby too (`PMSIGNAL_BEGIN_HOT_STANDBY`, postmaster.c). The state in
+/// `pg_control` changes at the very moment at which a promoted server begins to accept writes (`StartupXLOG`, xlog.c).
+pub fn role(pgdata: &Path, pid: nix::unistd::Pid) -> Option<Role> {
+    PidFile::read(pgdata).filter(|f| f.pid == pid && f.status == Some(Status::Ready))?;
+    match State::read(pgdata)? {
+        State::InArchiveRecovery => Some(Role::Standby),
+        _ => Some(Role::Primary),
     }
 }
 

@@ -102,6 +102,7 @@ fn check_says_what_would_go_wrong_and_changes_nothing() {
     let volume = Volume::new();
     let mount = volume.at("/var/lib/postgresql/data");
     let check = |options: &[&str]| run(15, &[&["-v", &mount], options].concat(), &["podgres", "check"]);
+    volume.shell("chown 999:999 /volume; touch /volume/.keep");
     let before = volume.shell("ls -lanR /volume");
     let output = check(&["-e", "POSTGRES_PASSWORD=x"]);
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));

@@ -18,6 +18,7 @@ fn a_busy_life_is_logged_in_valid_lines_with_postgres_own_fields() {
         container.sql("select pg_switch_wal()");
         container.wait_for_message("archiving 0000");
         container.shell("kill -KILL $(psql -U postgres -XAtc 'select pg_backend_pid()') || true");
+        container.wait_ready();
         container.signal("TERM");
         assert_eq!(container.wait(), 0);
 
@@ -57,7 +58,7 @@ fn a_reader_that_does_not_read_stops_nobody_and_drops_are_counted() {
     let script = "mkfifo /tmp/out; sleep 1000 </tmp/out & exec podgres run -c log_statement=all >/tmp/out";
     let container = Container::postgres(15, &["--entrypoint", "bash"], &["-c", script]).ready();
     // 40 MB of log lines: ten times what is kept for a reader.
-    container.shell("yes \"select '$(head -c 2000 /dev/zero | tr '\\0' x)'\" | head -n 20000 | timeout 100 psql -U postgres -Xq >/dev/null");
+    container.shell("yes \"select '$(head -c 2000 /dev/zero | tr '\\0' x)';\" | head -n 20000 | timeout 100 psql -U postgres -Xq >/dev/null");
     let dropped = || container.shell("podgres status --json | grep -o 'log_lines_dropped\":[0-9]*' | grep -o '[0-9]*'");
     wait_for("drops to be counted", || (dropped().parse::<u64>().unwrap() > 10_000).then_some(()));
     let used = container.shell("du -sk /run/podgres/log | cut -f1");
@@ -76,7 +77,7 @@ fn a_reader_that_does_not_read_stops_nobody_and_drops_are_counted() {
 fn log_files_take_no_room_however_much_is_logged() {
     let container = Container::postgres(17, &[], &["-c", "log_statement=all"]).ready();
     container.shell(
-        "yes \"select '$(head -c 4000 /dev/zero | tr '\\0' x)'\" | head -n 20000 | psql -U postgres -Xq >/dev/null",
+        "yes \"select '$(head -c 4000 /dev/zero | tr '\\0' x)';\" | head -n 20000 | psql -U postgres -Xq >/dev/null",
     );
     wait_for("the files to be punched", || {
         let used = container.shell("du -sk /run/podgres/log | cut -f1");
