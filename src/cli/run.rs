@@ -150,6 +150,7 @@ impl Session {
             // Orphans come to PID 1 by themselves; elsewhere it takes a request.
             let _ = nix::sys::prctl::set_child_subreaper(true);
         }
+        stop_on_panic();
         let sink = logs::Sink::stdout(self.log_format()).map_err(system)?;
         let _ = logs::init(sink.clone());
         let runner = Runner { children: Children::default(), sink: sink.clone() };
@@ -210,9 +211,37 @@ impl Session {
         }
         let flags = self.flags.clone();
         let load_settings = Box::new(move || Settings::load(&flags, &environment()));
+        let children = runner.children.clone();
         let manager = Manager::new(plan, &self.settings, load_settings, lock, runner, (events, inbox));
-        Ok(manager.run(initialised).await)
+        match spawn_local(manager.run(initialised)).await {
+            Ok(outcome) => Ok(outcome),
+            Err(panicked) => Err(self.stop_after_panic(&children, &panicked).await),
+        }
     }
+}
+
+impl Session {
+    /// Without its loop nobody would ever stop PostgreSQL, and an exit of PID 1 is a SIGKILL for it.
+    async fn stop_after_panic(&self, children: &Children, panicked: &tokio::task::JoinError) -> Refusal {
+        tracing::error!("the manager's loop panicked, PostgreSQL is shut down: {panicked}");
+        children.signal_groups(nix::sys::signal::Signal::SIGINT);
+        let gone = async {
+            while !children.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(self.settings.shutdown_timeout, gone).await;
+        Refusal { code: EX_FAILED, why: format!("a defect in podgres: {panicked}; please report it") }
+    }
+}
+
+/// Any other task that panics takes the loop's orderly way out.
+fn stop_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGTERM);
+    }));
 }
 
 /// Reaps when there is something to reap, and hands every other signal to the loop.

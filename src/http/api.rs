@@ -11,7 +11,7 @@ use crate::{
     lifecycle::{Phase, Role},
     manager::{Event, Events, Snapshot},
     postgres::{
-        ping::{Ping, ping},
+        ping::{Ping, Pinger},
         sql::{self, Facts, Login},
     },
     status::{Manager, Member, Status},
@@ -20,12 +20,10 @@ use crate::{
 /// A loop that has not answered by then does not turn.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An answer of PostgreSQL that is younger than this serves the next request too, so that a flood of probes is not a
-/// flood of connections.
+/// Facts that are younger than this serve the next request too.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// The latest answer and when it came.
-type Latest<T> = Arc<Mutex<Option<(Instant, T)>>>;
+type LatestFacts = (Instant, Result<Facts, String>);
 
 /// The handlers' state. Clones share it.
 #[derive(Clone)]
@@ -33,8 +31,8 @@ pub struct Api {
     events: Events,
     login: Login,
     // One question to PostgreSQL at a time: requests that come meanwhile wait for its answer and share it.
-    ping: Latest<Ping>,
-    facts: Latest<Result<Facts, String>>,
+    ping: Arc<Mutex<Pinger>>,
+    facts: Arc<Mutex<Option<LatestFacts>>>,
 }
 
 impl Api {
@@ -61,15 +59,7 @@ impl Api {
     /// Whether a new connection is accepted.
     pub(super) async fn accepting(&self, snapshot: &Snapshot) -> Ping {
         let Some((dir, port)) = address(snapshot) else { return Ping::NoAnswer };
-        let mut last = self.ping.lock().await;
-        match *last {
-            Some((at, ping)) if at.elapsed() < FRESH => ping,
-            _ => {
-                let ping = ping(dir, port).await;
-                *last = Some((Instant::now(), ping));
-                ping
-            }
-        }
+        self.ping.lock().await.ping(dir, port, &self.login).await
     }
 
     /// What PostgreSQL says of itself, or why it does not.

@@ -62,7 +62,7 @@ impl Official {
             wanted: "a list of arguments with its quotes closed".into(),
         })?;
         Ok(Self {
-            password: variables.value_or_file("POSTGRES_PASSWORD")?.map(Secret),
+            password: variables.password()?,
             database: variables.value_or_file("POSTGRES_DB")?.unwrap_or_else(|| user.clone()),
             user,
             initdb_args,
@@ -99,6 +99,18 @@ impl Variables<'_> {
             reason: format!("cannot be read as uid {}: {e}", nix::unistd::geteuid()),
         })?;
         Ok(Some(text.trim_end_matches(['\n', '\r']).to_string()).filter(|t| !t.is_empty()))
+    }
+
+    /// initdb takes one line. A second one would be lost without a word.
+    fn password(&self) -> Result<Option<Secret>, Error> {
+        match self.value_or_file("POSTGRES_PASSWORD")? {
+            Some(text) if text.contains(['\n', '\r']) => Err(Error::Value {
+                origin: "POSTGRES_PASSWORD".into(),
+                value: "…".into(),
+                wanted: "a single line: it has a line break in it".into(),
+            }),
+            text => Ok(text.map(Secret)),
+        }
     }
 
     fn path(&self, name: &str) -> Result<Option<PathBuf>, Error> {
@@ -144,6 +156,12 @@ mod tests {
         std::fs::write(file.path(), "s3 cret\n").unwrap();
         let loaded = load(&[("POSTGRES_PASSWORD_FILE", file.path().to_str().unwrap())]).unwrap();
         assert_eq!(loaded.password.unwrap().expose(), "s3 cret");
+    }
+
+    #[test]
+    fn a_password_of_two_lines_is_refused_and_not_shown() {
+        let error = load(&[("POSTGRES_PASSWORD", "hush\nhush")]).unwrap_err().to_string();
+        assert!(error.contains("single line") && !error.contains("hush"), "{error}");
     }
 
     #[test]

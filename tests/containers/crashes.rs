@@ -16,7 +16,7 @@ fn a_killed_postmaster_is_restarted_in_place_without_losing_anything() {
         wait_for("another postmaster", || {
             let status: serde_json::Value = serde_json::from_str(&container.shell("podgres status --json")).unwrap();
             let member = &status["members"][0];
-            (member["accepting"] == true && member["postgres_pid"].to_string() != old).then_some(())
+            (member["accepting"] == true && member["postgres_pid"].as_i64() != old.parse().ok()).then_some(())
         });
         assert_eq!(container.sql("select x from t"), "42");
         assert!(container.stdout().contains("was killed by SIGKILL and nobody had told it to stop"));
