@@ -1,8 +1,17 @@
 # Runs the files of /docker-entrypoint-initdb.d, whose names are the arguments, in the order given, with the meaning
 # that the official image gives them: *.sh executed if executable and else sourced into this one shell (so that what
-# one exports the next one sees), SQL fed to psql. The first failure ends everything; podgres tells which file it was
-# from the last line that says "running".
+# one exports the next one sees), SQL fed to psql. The first failure ends everything and is told with its file.
 set -Eeo pipefail
+
+# A sourced script shares this shell: its `exit 0` is no success, since whatever should come after it did not run.
+trap '
+	code=$?
+	if [ -z "$podgres_done" ]; then
+		printf "%s ended the initialisation with exit code %s\n" "$podgres_file" "$code" >&2
+		if [ "$code" = 0 ]; then echo "exit in a script that is sourced ends all: use return, or chmod +x" >&2; fi
+		exit $((code ? code : 1))
+	fi' EXIT
+podgres_done= podgres_file=
 
 # Scripts written for the official image call this.
 docker_process_sql() {
@@ -11,14 +20,15 @@ docker_process_sql() {
 	psql -v ON_ERROR_STOP=1 --no-password --no-psqlrc --username "$POSTGRES_USER" "${to[@]}" "$@"
 }
 
-for file; do
-	printf 'running %s\n' "$file"
-	case "$file" in
-	*.sh) if [ -x "$file" ]; then "$file"; else . "$file"; fi ;;
-	*.sql) docker_process_sql -f "$file" ;;
-	*.sql.gz) gunzip -c "$file" | docker_process_sql ;;
-	*.sql.xz) xzcat "$file" | docker_process_sql ;;
-	*.sql.zst) zstd -dc "$file" | docker_process_sql ;;
-	*) printf 'ignoring %s\n' "$file" ;;
+for podgres_file; do
+	printf 'running %s\n' "$podgres_file"
+	case "$podgres_file" in
+	*.sh) if [ -x "$podgres_file" ]; then "$podgres_file"; else . "$podgres_file"; fi ;;
+	*.sql) docker_process_sql -f "$podgres_file" ;;
+	*.sql.gz) gunzip -c "$podgres_file" | docker_process_sql ;;
+	*.sql.xz) xzcat "$podgres_file" | docker_process_sql ;;
+	*.sql.zst) zstd -dc "$podgres_file" | docker_process_sql ;;
+	*) printf 'ignoring %s\n' "$podgres_file" ;;
 	esac
 done
+podgres_done=yes
