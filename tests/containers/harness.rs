@@ -35,10 +35,12 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Runs `docker` with `arguments`, whatever comes of it.
+/// Runs `docker` with `arguments`, whatever comes of it: after two minutes that is exit code 124.
 #[allow(clippy::disallowed_methods, reason = "not PID 1")]
 pub fn docker(arguments: &[&str]) -> Output {
-    Command::new("docker").args(arguments).stdin(Stdio::null()).output().expect("docker can be executed")
+    let mut command = Command::new("timeout");
+    command.args(["--verbose", "--kill-after=5", "120", "docker"]).args(arguments);
+    command.stdin(Stdio::null()).output().expect("docker can be executed")
 }
 
 /// Runs `docker`, which must succeed; gives back its stdout.
@@ -62,6 +64,46 @@ pub fn run(major: u32, options: &[&str], command: &[&str]) -> Output {
     docker(&[&["run", "--rm"], options, &[image.as_str()], command].concat())
 }
 
+/// The exit code of a program that was not killed by a signal.
+pub fn code(output: &Output) -> i32 {
+    output.status.code().expect("an exit code")
+}
+
+/// A directory on this machine with files that every uid can read, to be mounted.
+pub struct Files(tempfile::TempDir);
+
+impl Files {
+    pub fn new(files: &[(&str, u32, &str)]) -> Self {
+        let files_ = Self(tempfile::tempdir().expect("a temporary directory"));
+        set_mode(files_.0.path(), 0o755);
+        for (name, mode, text) in files {
+            files_.put(name, *mode, text);
+        }
+        files_
+    }
+
+    /// Writes, or replaces, a file.
+    pub fn put(&self, name: &str, mode: u32, text: &str) {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).expect("a file can be written");
+        set_mode(&path, mode);
+    }
+
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_file(self.0.path().join(name)).expect("the file is there");
+    }
+
+    /// `DIRECTORY:PATH`, for `-v`.
+    pub fn at(&self, path: &str) -> String {
+        format!("{}:{path}", self.0.path().display())
+    }
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("the mode can be set");
+}
+
 /// A named volume.
 pub struct Volume(pub String);
 
@@ -77,6 +119,11 @@ impl Volume {
         format!("{}:{path}", self.0)
     }
 
+    /// Everything in it: names, modes, owners, links, contents. What two of these have in common was not changed.
+    pub fn snapshot(&self) -> String {
+        self.shell(&format!("cd /volume; {SNAPSHOT}"))
+    }
+
     /// Runs a shell script as root in a throw-away container with the volume at `/volume`; gives back its stdout.
     pub fn shell(&self, script: &str) -> String {
         let image = image(15);
@@ -90,6 +137,10 @@ impl Drop for Volume {
         docker(&["volume", "rm", "--force", &self.0]);
     }
 }
+
+/// Shell: everything below the current directory.
+pub const SNAPSHOT: &str =
+    "find . -printf '%p %y %m %U:%G %l\\n' | sort; find . -type f -print0 | sort -z | xargs -0r sha256sum";
 
 /// A running, or ended, container.
 pub struct Container {
@@ -109,6 +160,11 @@ impl Container {
     /// The usual: a password, and nothing else that is not given.
     pub fn postgres(major: u32, options: &[&str], command: &[&str]) -> Self {
         Self::start(major, &[&["-e", "POSTGRES_PASSWORD=hush-hush"], options].concat(), command)
+    }
+
+    /// A container in which nothing runs yet: for tests that call podgres there more often than they start containers.
+    pub fn idle(major: u32, options: &[&str]) -> Self {
+        Self::start(major, &[options, &["--entrypoint", "sleep"]].concat(), &["infinity"])
     }
 
     /// Waits until `podgres status --ready` says so. Panics with the log when the container ends first.

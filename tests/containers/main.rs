@@ -20,6 +20,7 @@ mod locks;
 mod log_lines;
 mod orphans;
 mod probes;
+mod scripts;
 mod signals;
 mod variables;
 mod volumes;
