@@ -1,5 +1,3 @@
-use std::{hint::black_box, time::Instant};
-
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -100,19 +98,4 @@ fn a_record_beyond_the_limit_is_cut_and_the_next_is_read() {
     let (kept, cut) = (lines[0]["msg"].as_str().unwrap().len(), lines[0]["truncated_bytes"].as_u64().unwrap());
     assert!(kept <= MAX_LINE + 26 && kept as u64 + cut > 2 * MAX_LINE as u64, "{kept} {cut}");
     assert_eq!(lines[1], expected_log());
-}
-
-/// `cargo test --release -- --ignored --nocapture speed`
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    const LINES: u32 = 500_000;
-    let (mut csv, mut out) = (CsvLog::default(), Vec::new());
-    let begin = Instant::now();
-    for _ in 0..LINES {
-        out.clear();
-        csv.feed(black_box(ERROR.as_bytes()), |record| record.write(Format::Json, &mut out));
-        black_box(&out);
-    }
-    eprintln!("{} ns/record of {} bytes", (begin.elapsed() / LINES).as_nanos(), ERROR.len());
 }

@@ -1,5 +1,3 @@
-use std::{hint::black_box, time::Instant};
-
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -112,22 +110,5 @@ proptest! {
             *place = byte;
             converted(&damaged);
         }
-    }
-}
-
-/// `cargo test --release -- --ignored --nocapture speed`
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    const LINES: u32 = 2_000_000;
-    for format in [Format::Json, Format::Text] {
-        let mut out = Vec::new();
-        let begin = Instant::now();
-        for _ in 0..LINES {
-            out.clear();
-            postgres_json(black_box(STATEMENT.as_bytes()), format, &mut out);
-            black_box(&out);
-        }
-        eprintln!("{format:?}: {} ns/line of {} bytes", (begin.elapsed() / LINES).as_nanos(), STATEMENT.len());
     }
 }
