@@ -33,7 +33,7 @@ pub enum Error {
     )]
     Held(PathBuf),
     /// The system refused.
-    #[error("cannot lock the data directory {0}: {1}")]
+    #[error("cannot lock the data directory {0} as uid {us}: {1}", us = nix::unistd::geteuid())]
     Io(PathBuf, #[source] io::Error),
 }
 

@@ -35,11 +35,11 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Runs `docker` with `arguments`, whatever comes of it: after two minutes that is exit code 124.
+/// Runs `docker` with `arguments`, whatever comes of it: after five minutes that is exit code 124.
 #[allow(clippy::disallowed_methods, reason = "not PID 1")]
 pub fn docker(arguments: &[&str]) -> Output {
     let mut command = Command::new("timeout");
-    command.args(["--verbose", "--kill-after=5", "120", "docker"]).args(arguments);
+    command.args(["--verbose", "--kill-after=5", "300", "docker"]).args(arguments);
     command.stdin(Stdio::null()).output().expect("docker can be executed")
 }
 

@@ -12,6 +12,7 @@
     reason = "a test program"
 )]
 
+mod atomic;
 mod bad_input;
 mod commands;
 mod crashes;

@@ -4,14 +4,15 @@
 set -Eeo pipefail
 
 # A sourced script shares this shell: its `exit 0` is no success, since whatever should come after it did not run.
-trap '
-	code=$?
-	if [ -z "$podgres_done" ]; then
-		printf "%s ended the initialisation with exit code %s\n" "$podgres_file" "$code" >&2
-		if [ "$code" = 0 ]; then echo "exit in a script that is sourced ends all: use return, or chmod +x" >&2; fi
-		exit $((code ? code : 1))
-	fi' EXIT
-podgres_done= podgres_file=
+podgres_done='' podgres_file=''
+podgres_end() {
+	local code=$?
+	if [ -n "$podgres_done" ]; then return; fi
+	printf '%s ended the initialisation with exit code %s\n' "$podgres_file" "$code" >&2
+	if [ "$code" = 0 ]; then echo 'exit in a script that is sourced ends all: use return, or chmod +x' >&2; fi
+	exit $((code ? code : 1))
+}
+trap podgres_end EXIT
 
 # Scripts written for the official image call this.
 docker_process_sql() {

@@ -39,6 +39,13 @@ impl Temporary {
     /// Starts it on `data` with the user's own arguments, as the official image does, and waits until it is ready.
     pub(super) async fn start(plan: &Plan, data: &Path, runner: &Runner) -> Result<Self, Error> {
         let socket_dir = plan.launch.run_dir.join("init");
+        // Of an initialisation that was killed: its socket's lock file names a pid that may be somebody else's by now.
+        match fs::remove_dir_all(&socket_dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(trying(format!("cannot remove {}", socket_dir.display()))(e));
+            }
+            _ => {}
+        }
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(&socket_dir);
         made.map_err(trying(format!("cannot make {}", socket_dir.display())))?;
         let launch = Launch { pgdata: data.to_path_buf(), ..plan.launch.clone() };
