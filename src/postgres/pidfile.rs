@@ -43,7 +43,8 @@ impl PidFile {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let line = |n: usize| lines.get(n).copied().unwrap_or_default();
         Some(Self {
-            pid: Pid::from_raw(line(0).parse::<i32>().ok()?.abs()),
+            // Negative: a server in single-user mode.
+            pid: line(0).parse().ok().and_then(i32::checked_abs).filter(|pid| *pid > 0).map(Pid::from_raw)?,
             start_time: line(2).parse().unwrap_or(0),
             port: line(3).parse().unwrap_or(0),
             socket_dir: Some(line(4)).filter(|l| !l.is_empty()).map(PathBuf::from),
@@ -75,6 +76,9 @@ mod tests {
     fn half_written_or_nonsense() {
         assert_eq!(PidFile::parse("42\n/data\n").unwrap().status, None);
         assert_eq!(PidFile::parse(""), None);
-        assert_eq!(PidFile::parse("none\n"), None);
+        for nonsense in ["none\n", "0\n", "-2147483648\n", "99999999999\n"] {
+            assert_eq!(PidFile::parse(nonsense), None);
+        }
+        assert_eq!(PidFile::parse("-42\n").unwrap().pid, Pid::from_raw(42));
     }
 }

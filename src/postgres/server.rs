@@ -3,9 +3,11 @@
 use std::{
     fs, io,
     os::fd::OwnedFd,
-    os::unix::process::CommandExt,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc,
+    time::Duration,
 };
 
 use command_fds::CommandFdExt;
@@ -98,7 +100,8 @@ impl Server {
             command.env("PG_GRANDPARENT_PID", pid.to_string());
         }
         if let Some(lock) = lock {
-            remove_stale_socket_locks(&launch.pgdata);
+            remove_pid_file_without_pid(&launch.pgdata);
+            remove_stale_socket_locks(&launch.pgdata, Path::new(SOCKET_DIR));
             let copy: OwnedFd = lock.descriptor().map_err(failed("cannot copy the lock's descriptor"))?;
             command.preserved_fds(vec![copy]);
         }
@@ -225,25 +228,53 @@ fn other_socket_dir(launch: &Launch) -> Option<PathBuf> {
 
 /// Removes the sockets, with their lock files, of an earlier postmaster on `pgdata`. Their pids mislead PostgreSQL as
 /// that in `postmaster.pid` does, and can be others than that one. A lock file names the data directory, and whoever
-/// holds the lock on that knows that nobody serves it.
-fn remove_stale_socket_locks(pgdata: &Path) {
-    for path in fs::read_dir(SOCKET_DIR).into_iter().flatten().flatten().map(|e| e.path()) {
+/// holds the lock on that knows that nobody serves it, unless the directory of sockets is shared with a container whose
+/// data directory has the same name: then somebody answers there.
+fn remove_stale_socket_locks(pgdata: &Path, socket_dir: &Path) {
+    for path in fs::read_dir(socket_dir).into_iter().flatten().flatten().map(|e| e.path()) {
         if path.extension().is_none_or(|e| e != "lock") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap_or_default();
-        if text.lines().nth(1).is_some_and(|dir| Path::new(dir) == pgdata) {
+        let socket = path.with_extension("");
+        if text.lines().nth(1).is_some_and(|dir| Path::new(dir) == pgdata) && !answers(&socket) {
             tracing::info!("{} is left over from an earlier run: removed", path.display());
-            let _ = fs::remove_file(path.with_extension(""));
+            let _ = fs::remove_file(&socket);
             let _ = fs::remove_file(&path);
         }
     }
 }
 
-/// A pid in `postmaster.pid` that PostgreSQL would take for a living postmaster although
-/// it is not one: it answers `kill(pid, 0)`, but it is a thread, a zombie or another program. PostgreSQL skips the pid
-/// that `PG_GRANDPARENT_PID` names (`CreateLockFile`, miscinit.c) and does all its other checks, the one for shared
-/// memory still in use included; removing the file would skip those too.
+/// How long a server may take to take a connection from its queue, if that is full.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Whether somebody listens on a Unix socket. In a thread, since connecting waits where the queue of a frozen server is
+/// full; who keeps us waiting is there.
+fn answers(socket: &Path) -> bool {
+    let (tell, told) = mpsc::channel();
+    let socket = socket.to_path_buf();
+    std::thread::spawn(move || tell.send(UnixStream::connect(socket).is_ok()));
+    told.recv_timeout(ANSWER_TIMEOUT).unwrap_or(true)
+}
+
+/// Removes a `postmaster.pid` in which there is no pid, which PostgreSQL refuses to look past ("lock file is empty",
+/// "bogus data in lock file"; `CreateLockFile`, miscinit.c): a full disk or a crash of the machine leaves such files. A
+/// server that is just writing its first line is no other explanation while we hold the lock and none is running.
+fn remove_pid_file_without_pid(pgdata: &Path) {
+    let path = pgdata.join("postmaster.pid");
+    if PidFile::read(pgdata).is_some() || !path.is_file() || !processes::of_postgres_on(pgdata, None).is_empty() {
+        return;
+    }
+    match fs::remove_file(&path) {
+        Ok(()) => tracing::warn!("postmaster.pid had no process id in it: removed, no PostgreSQL runs here"),
+        Err(e) => tracing::warn!("{} has no process id in it and cannot be removed: {e}", path.display()),
+    }
+}
+
+/// A pid in `postmaster.pid` that PostgreSQL would take for a living postmaster although it is not one: it answers
+/// `kill(pid, 0)`, but it is a thread, a zombie or another program. PostgreSQL skips the pid that `PG_GRANDPARENT_PID`
+/// names (`CreateLockFile`, miscinit.c) and does all its other checks, the one for shared memory still in use included;
+/// removing the file would skip those too.
 ///
 /// # Errors
 /// [`Error::Running`] when it is a postmaster.
@@ -257,4 +288,38 @@ fn stale_pid(pgdata: &Path) -> Result<Option<nix::unistd::Pid>, Error> {
         "postmaster.pid is left over from an earlier run: no PostgreSQL with that pid uses this data directory"
     );
     Ok(Some(file.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn only_sockets_of_this_data_directory_that_nobody_answers_on_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [ours, live, other] = [1, 2, 3].map(|n| dir.path().join(format!(".s.PGSQL.{n}")));
+        for (socket, pgdata) in [(&ours, "/data"), (&live, "/data"), (&other, "/elsewhere")] {
+            fs::write(format!("{}.lock", socket.display()), format!("1\n{pgdata}\n1\n5432\n")).unwrap();
+        }
+        drop(UnixListener::bind(&ours).unwrap()); // leaves the file
+        let _listener = UnixListener::bind(&live).unwrap();
+        remove_stale_socket_locks(Path::new("/data"), dir.path());
+        let left = |socket: &Path| Path::new(&format!("{}.lock", socket.display())).exists();
+        assert_eq!([&ours, &live, &other].map(|s| left(s)), [false, true, true]);
+        assert!(!ours.exists() && live.exists());
+    }
+
+    #[test]
+    fn a_pid_file_is_removed_only_if_no_pid_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("postmaster.pid");
+        for (text, stays) in
+            [("", false), ("nonsense\n", false), ("0\n", false), ("99999999999\n", false), ("42\n", true)]
+        {
+            fs::write(&path, text).unwrap();
+            remove_pid_file_without_pid(dir.path());
+            assert_eq!(path.exists(), stays, "{text:?}");
+        }
+    }
 }
