@@ -138,7 +138,13 @@ impl Manager {
             }
             Event::Initialised(Err(error)) => self.decide(Input::InitialisationDone(Err(error.to_string()))),
             Event::Ask(reply) => drop(reply.send(self.snapshot())),
-            Event::Reload(reply) => drop(reply.send(self.reload())),
+            Event::Reload(reply) => {
+                // As with SIGHUP: before it is ready it is to be left alone, and told later.
+                if !matches!(self.memory.phase, Phase::Running { .. }) {
+                    self.decide(Input::Signal(crate::pid1::Signal::Hup));
+                }
+                drop(reply.send(self.reload()));
+            }
         }
     }
 
@@ -179,7 +185,10 @@ impl Manager {
                 tracing::info!(
                     memory = ?self.memory,
                     limits = ?self.limits,
-                    launch = ?self.plan.launch,
+                    bindir = ?self.plan.launch.bindir,
+                    pgdata = %self.plan.launch.pgdata.display(),
+                    arguments = ?without_passwords(&self.plan.launch.arguments),
+                    run_dir = %self.plan.launch.run_dir.display(),
                     postgres = ?self.server.as_ref().and_then(Server::pid_file),
                     uptime_seconds = self.begun.elapsed().as_secs(),
                     log_lines_dropped = self.runner.sink.dropped(),
@@ -232,9 +241,10 @@ impl Manager {
         });
     }
 
-    /// Re-reads the settings, keeps the old ones if they make no sense now, and reloads PostgreSQL.
+    /// Re-reads the settings, keeps the old ones if they make no sense now, and reloads PostgreSQL if it is up: while it
+    /// starts SIGHUP may find no handler yet and kill it.
     fn reload(&mut self) -> Result<(), String> {
-        if let Some(server) = &self.server {
+        if let (Some(server), Phase::Running { .. }) = (&self.server, &self.memory.phase) {
             server.reload();
         }
         match (self.load_settings)() {
@@ -267,6 +277,22 @@ impl Manager {
             log_lines_dropped: self.runner.sink.dropped(),
         }
     }
+}
+
+/// PostgreSQL's arguments without the values in which a password is: a connection string is one (`primary_conninfo`),
+/// and so may be any command (`archive_command`).
+fn without_passwords(arguments: &[String]) -> Vec<String> {
+    let harmless = |a: &str| {
+        let lower = a.to_ascii_lowercase();
+        let credentials = lower.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+        !credentials && !["password", "passwd", "secret", "token", "conninfo"].iter().any(|w| lower.contains(w))
+    };
+    let hide = |a: &String| match a.split_once('=') {
+        _ if harmless(a) => a.clone(),
+        Some((name, _)) => format!("{name}=…"),
+        None => "…".into(),
+    };
+    arguments.iter().map(hide).collect()
 }
 
 fn limits(settings: &Settings) -> Limits {
@@ -320,5 +346,23 @@ async fn end_leftovers(launch: &Launch) {
         let signal = signals.next().unwrap_or(Signal::SIGKILL);
         tracing::warn!(pids = ?left, "processes of PostgreSQL outlived their postmaster: sending {signal}");
         processes::signal_all(&left, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_arguments_are_not_shown() {
+        let arguments = [
+            "-c",
+            "work_mem=4MB",
+            "primary_conninfo=host=a password=hush",
+            "--primary-conninfo=host=a PASSWORD=hush",
+            "archive_command=push postgres://me:hush@there/%p",
+        ];
+        let shown = without_passwords(&arguments.map(String::from));
+        assert_eq!(shown, ["-c", "work_mem=4MB", "primary_conninfo=…", "--primary-conninfo=…", "archive_command=…"]);
     }
 }
