@@ -268,26 +268,20 @@ fn data_directory_argument(arguments: &[String]) -> Option<PathBuf> {
 fn claim(plan: &Plan) -> Result<(Content, Option<DirLock>), String> {
     let (pgdata, major) = (&plan.launch.pgdata, plan.launch.bindir.major);
     datadir::check_owner(pgdata).map_err(|e| e.to_string())?;
-    let mut lock = None;
-    if pgdata.is_dir() {
-        lock = acquire(pgdata)?;
-        match stage::recover(pgdata)
-            .map_err(|e| format!("an interrupted initialisation of {}: {e}", pgdata.display()))?
-        {
-            stage::Leftover::None => {}
-            stage::Leftover::Removed => tracing::warn!("an interrupted initialisation was removed"),
-            stage::Leftover::Finished => tracing::warn!("an interrupted initialisation was finished"),
-        }
+    if !pgdata.is_dir() && datadir::inspect(pgdata, major).map_err(|e| e.to_string())? == Content::Empty {
+        plan.check().map_err(|e| e.to_string())?;
+        make_pgdata(pgdata)?;
+    }
+    let lock = acquire(pgdata)?;
+    // What counts is what is found from here on: until the lock is held another container may be at work.
+    match stage::recover(pgdata).map_err(|e| format!("an interrupted initialisation of {}: {e}", pgdata.display()))? {
+        stage::Leftover::None => {}
+        stage::Leftover::Removed => tracing::warn!("an interrupted initialisation was removed"),
+        stage::Leftover::Finished => tracing::warn!("an interrupted initialisation was finished"),
     }
     let content = datadir::inspect(pgdata, major).map_err(|e| e.to_string())?;
     match content {
-        Content::Empty => {
-            plan.check().map_err(|e| e.to_string())?;
-            if lock.is_none() {
-                make_pgdata(pgdata)?;
-                lock = acquire(pgdata)?;
-            }
-        }
+        Content::Empty => plan.check().map_err(|e| e.to_string())?,
         Content::Cluster { backup_label } => {
             if backup_label {
                 tracing::warn!(
