@@ -66,3 +66,21 @@ fn data_directories_beside_each_other_do_not_exclude_each_other() {
     let _a = Container::postgres(15, &["-v", &mount, "-e", "PGDATA=/v/a"], &[]).ready();
     let _b = Container::postgres(15, &["-v", &mount, "-e", "PGDATA=/v/b"], &[]).ready();
 }
+
+#[test]
+fn a_volume_that_is_being_initialised_is_refused_to_others_and_not_disturbed() {
+    let scripts = Files::new(&[("1.sh", 0o644, "echo waiting; until [ -e /tmp/go ]; do sleep 0.05; done")]);
+    let at_scripts = scripts.at("/docker-entrypoint-initdb.d");
+    // With the data directory below the mount it is made beside, at the mount point inside.
+    for (mount, pgdata) in [("/var/lib/postgresql", "/var/lib/postgresql/data/pgdata"), ("/v", "/v")] {
+        let volume = Volume::new();
+        volume.shell("chown 999:999 /volume");
+        let (mount, pgdata) = (volume.at(mount), format!("PGDATA={pgdata}"));
+        let first = Container::postgres(15, &["-v", &mount, "-v", &at_scripts, "-e", &pgdata], &[]);
+        first.wait_for_message("waiting");
+        refused(&["-v", &mount, "-e", &pgdata]);
+        first.shell("touch /tmp/go");
+        first.wait_ready();
+        refused(&["-v", &mount, "-e", &pgdata]);
+    }
+}

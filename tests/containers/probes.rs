@@ -124,3 +124,42 @@ fn the_image_says_when_it_is_healthy() {
     let container = Container::postgres(17, &[], &[]);
     wait_for("health", || (container.inspect("{{.State.Health.Status}}") == "healthy").then_some(()));
 }
+
+#[test]
+fn a_port_that_is_taken_is_done_without_unless_somebody_asked_for_it() {
+    let first = Container::postgres(15, &[], &[]).ready();
+    let network = format!("container:{}", first.name);
+    let second = Container::postgres(17, &["--network", &network], &["-p", "5433"]).ready();
+    second.wait_for_message("going on without probes over HTTP");
+    assert!(second.shell("podgres status").contains("primary"), "the control socket is another door");
+    let options = ["--network", &network, "-e", "POSTGRES_PASSWORD=x", "-e", "PODGRES_LISTEN=[::]:8008"];
+    let refused = run(15, &options, &["-p", "5434"]);
+    assert_eq!(code(&refused), 78, "{refused:?}");
+    assert!(stderr(&refused).contains("listen: cannot listen on [::]:8008"), "{refused:?}");
+}
+
+#[test]
+fn where_no_manager_runs_commands_say_so() {
+    for command in [&["podgres", "status"][..], &["podgres", "restart"], &["podgres", "status", "--ready"]] {
+        let output = run(15, &[], command);
+        assert_eq!(code(&output), 1, "{output:?}");
+        assert!(stderr(&output).contains("no podgres runs here"), "{output:?}");
+    }
+}
+
+/// Whoever reads the JSON relies on these keys.
+#[test]
+fn the_schema_of_status_is_stable() {
+    let container = Container::postgres(15, &[], &[]).ready();
+    let status: serde_json::Value = serde_json::from_str(&container.http("/status").1).unwrap();
+    let keys = |value: &serde_json::Value| {
+        let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+        keys.sort();
+        keys.join(" ")
+    };
+    let member = &status["members"][0];
+    assert_eq!(keys(&status), "manager members problems");
+    assert_eq!(keys(&status["manager"]), "log_lines_dropped pid restarts uptime_seconds version");
+    assert_eq!(keys(member), "accepting data_directory name postgres postgres_pid reason role state state_age_seconds");
+    assert_eq!(keys(&member["postgres"]), "lag_bytes lsn pending_restart streaming system_identifier timeline version");
+}

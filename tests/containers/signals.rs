@@ -99,7 +99,8 @@ fn a_second_signal_escalates() {
         let container = with_a_frozen_backend(&[]);
         container.signal("TERM");
         container.wait_for_message("received fast shutdown request");
-        assert!(container.is_running());
+        let codes = ["/livez", "/startupz", "/readyz", "/primary"].map(|path| container.http(path).0);
+        assert_eq!(codes, [200, 503, 503, 503], "{}", container.log());
         container.signal(second);
         assert_eq!(container.wait(), code, "{}", container.log());
     }
@@ -167,4 +168,44 @@ fn docker_stop_is_an_orderly_shutdown() {
     docker_ok(&["stop", &container.name]);
     assert_eq!(container.inspect("{{.State.ExitCode}}"), "0");
     assert!(ended_in_order(&container));
+}
+
+/// A server that recovers is interrupted, and so is a command that it waits for.
+#[test]
+fn term_during_recovery_is_an_orderly_stop() {
+    for major in MAJORS {
+        let volume = Volume::new();
+        let mount = volume.at("/var/lib/postgresql");
+        let arguments = ["-c", "restore_command=echo restoring >&2; exec sleep 1000"];
+        let container = Container::postgres(major, &["-v", &mount], &arguments).ready();
+        container.sql("create table t as select 42 as x");
+        container.shell("touch $PGDATA/recovery.signal");
+        container.signal("KILL");
+        container.wait();
+        container.start_again();
+        container.wait_for_message("restoring");
+        container.signal("TERM");
+        assert_eq!(container.wait(), 0, "{}", container.log());
+        assert!(!container.stdout().contains("longer than shutdown-timeout"), "{}", container.log());
+        volume.shell("rm /volume/data/pgdata/recovery.signal");
+        container.start_again();
+        container.wait_ready();
+        assert_eq!(container.sql("select x from t"), "42");
+    }
+}
+
+/// SIGHUP kills a postmaster that has no handler for it yet.
+#[test]
+fn a_reload_at_any_moment_of_a_start_kills_nobody() {
+    let container = Container::postgres(15, &[], &[]).ready();
+    for life in 2..=6 {
+        container.shell("podgres restart; for i in {1..60}; do podgres reload; done >/dev/null 2>&1 || true");
+        container.wait_for_message("ready to accept connections");
+        wait_for("the next life", || {
+            (container.stdout().matches("ready to accept connections").count() >= life).then_some(())
+        });
+        container.wait_ready();
+    }
+    assert!(!container.stdout().contains("SIGHUP and nobody"), "{}", container.log());
+    assert!(container.shell("podgres status --json").contains("\"restarts\":0"));
 }
