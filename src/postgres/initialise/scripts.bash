@@ -14,12 +14,15 @@ podgres_end() {
 }
 trap podgres_end EXIT
 
-# Scripts written for the official image call this.
+# Scripts written for the official image call this, and older ones expand the array.
 docker_process_sql() {
 	local to=()
 	if [ -n "$POSTGRES_DB" ]; then to=(--dbname "$POSTGRES_DB"); fi
 	psql -v ON_ERROR_STOP=1 --no-password --no-psqlrc --username "$POSTGRES_USER" "${to[@]}" "$@"
 }
+
+# shellcheck disable=SC2034
+psql=(docker_process_sql)
 
 for podgres_file; do
 	printf 'running %s\n' "$podgres_file"
