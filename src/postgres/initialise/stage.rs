@@ -13,7 +13,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -74,7 +74,9 @@ impl Stage {
     /// # Errors
     /// When the note cannot be written.
     pub fn note_waldir(&self, waldir: &Path) -> io::Result<()> {
-        fs::write(self.root.join("waldir"), waldir.as_os_str().as_encoded_bytes())?;
+        let mut note = File::create(self.root.join("waldir"))?;
+        note.write_all(waldir.as_os_str().as_encoded_bytes())?;
+        note.sync_all()?;
         sync(&self.root)
     }
 
