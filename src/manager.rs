@@ -334,7 +334,7 @@ async fn end_leftovers(launch: &Launch) {
     let mut pause = POLL_QUICK;
     loop {
         let gone = async {
-            while !processes::of_postgres_on(&launch.pgdata, None).is_empty() {
+            while !processes::of_postgres_on(&launch.pgdata).is_empty() {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(POLL_SLOW);
             }
@@ -342,7 +342,7 @@ async fn end_leftovers(launch: &Launch) {
         if tokio::time::timeout(LEFTOVER_PATIENCE, gone).await.is_ok() {
             return;
         }
-        let left = processes::of_postgres_on(&launch.pgdata, None);
+        let left = processes::of_postgres_on(&launch.pgdata);
         let signal = signals.next().unwrap_or(Signal::SIGKILL);
         tracing::warn!(pids = ?left, "processes of PostgreSQL outlived their postmaster: sending {signal}");
         processes::signal_all(&left, signal);

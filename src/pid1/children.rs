@@ -28,13 +28,6 @@ pub enum Exit {
     Signal(i32),
 }
 
-impl Exit {
-    /// Whether it ended by itself with code 0.
-    pub fn success(self) -> bool {
-        self == Self::Code(0)
-    }
-}
-
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -132,13 +125,6 @@ impl Child {
     pub fn signal(&self, signal: Signal) {
         if self.is_running() {
             let _ = signal::kill(self.pid, signal);
-        }
-    }
-
-    /// Sends a signal to its process group, which it must have been started as the leader of.
-    pub fn signal_group(&self, signal: Signal) {
-        if self.is_running() {
-            let _ = signal::killpg(self.pid, signal);
         }
     }
 }

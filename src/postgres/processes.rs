@@ -17,11 +17,11 @@ pub fn is_postgres_on(pid: Pid, pgdata: &Path) -> bool {
     is_ours(&proc) && is_live_process(&proc, pid) && runs_postgres(&proc) && works_in(&proc, pgdata)
 }
 
-/// The processes of PostgreSQL on `pgdata`, besides `except`. After a postmaster was killed these are its orphans.
-pub fn of_postgres_on(pgdata: &Path, except: Option<Pid>) -> Vec<Pid> {
+/// The processes of PostgreSQL on `pgdata`. After a postmaster was killed these are its orphans.
+pub fn of_postgres_on(pgdata: &Path) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).map(Pid::from_raw);
-    pids.filter(|pid| Some(*pid) != except && is_postgres_on(*pid, pgdata)).collect()
+    pids.filter(|pid| is_postgres_on(*pid, pgdata)).collect()
 }
 
 /// Sends `signal` to each of `pids`.
@@ -85,6 +85,6 @@ mod tests {
         assert!(!is_live_process(Path::new(&format!("/proc/{tid}")), tid));
         drop(ask);
         let _ = thread.join();
-        assert!(of_postgres_on(dir.path(), None).is_empty());
+        assert!(of_postgres_on(dir.path()).is_empty());
     }
 }

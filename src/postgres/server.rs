@@ -118,7 +118,7 @@ impl Server {
             Stop::Immediate => self.child.signal(Signal::SIGQUIT),
             Stop::Kill => {
                 self.child.signal(Signal::SIGKILL);
-                processes::signal_all(&processes::of_postgres_on(&self.pgdata, None), Signal::SIGKILL);
+                processes::signal_all(&processes::of_postgres_on(&self.pgdata), Signal::SIGKILL);
             }
         }
     }
@@ -262,7 +262,7 @@ fn answers(socket: &Path) -> bool {
 /// server that is just writing its first line is no other explanation while we hold the lock and none is running.
 fn remove_pid_file_without_pid(pgdata: &Path) {
     let path = pgdata.join("postmaster.pid");
-    if PidFile::read(pgdata).is_some() || !path.is_file() || !processes::of_postgres_on(pgdata, None).is_empty() {
+    if PidFile::read(pgdata).is_some() || !path.is_file() || !processes::of_postgres_on(pgdata).is_empty() {
         return;
     }
     match fs::remove_file(&path) {

@@ -316,11 +316,11 @@ fn write_to_disk(data: &Path) -> io::Result<()> {
 async fn stop_everything(stage: &Stage, runner: &Runner) {
     for (signal, patience) in [(Signal::SIGTERM, 1_000), (Signal::SIGKILL, 5_000)] {
         runner.children.signal_groups(signal);
-        let server = processes::of_postgres_on(&stage.data(), None);
+        let server = processes::of_postgres_on(&stage.data());
         // Immediate: what it would write is thrown away.
         processes::signal_all(&server, if signal == Signal::SIGTERM { Signal::SIGQUIT } else { signal });
         let gone = async {
-            while !runner.children.is_empty() || !processes::of_postgres_on(&stage.data(), None).is_empty() {
+            while !runner.children.is_empty() || !processes::of_postgres_on(&stage.data()).is_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
