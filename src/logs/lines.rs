@@ -14,6 +14,16 @@ const BUFFER: usize = 16 << 10;
 /// its `truncated_bytes` and lost. Needs a Tokio runtime with I/O. Dropped, it stops reading, and the writers get
 /// EPIPE.
 pub async fn lines(pipe: OwnedFd, logger: &'static str, sink: Sink) -> io::Result<()> {
+    lines_but(pipe, logger, sink, |_| false).await
+}
+
+/// [`lines`], without those that `taken` says it has taken.
+pub async fn lines_but(
+    pipe: OwnedFd,
+    logger: &'static str,
+    sink: Sink,
+    mut taken: impl FnMut(&[u8]) -> bool,
+) -> io::Result<()> {
     let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
     let mut buffer = vec![0; BUFFER];
     let mut splitter = Splitter::default();
@@ -24,10 +34,18 @@ pub async fn lines(pipe: OwnedFd, logger: &'static str, sink: Sink) -> io::Resul
             Ok(count) => count,
             Err(error) => break Err(error),
         };
-        splitter.feed(&buffer[..count], |line, cut| batch.add(|format, out| cut_raw(logger, line, cut, format, out)));
+        splitter.feed(&buffer[..count], |line, cut| {
+            if !taken(line) {
+                batch.add(|format, out| cut_raw(logger, line, cut, format, out));
+            }
+        });
         batch.flush();
     };
-    splitter.finish(|line, cut| batch.add(|format, out| cut_raw(logger, line, cut, format, out)));
+    splitter.finish(|line, cut| {
+        if !taken(line) {
+            batch.add(|format, out| cut_raw(logger, line, cut, format, out));
+        }
+    });
     batch.flush();
     end
 }

@@ -23,7 +23,7 @@ mod splitter;
 mod tail;
 
 pub use self::{
-    lines::lines,
+    lines::{lines, lines_but},
     own::init,
     postgres_json::postgres_json,
     raw::raw,

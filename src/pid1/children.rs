@@ -121,10 +121,27 @@ impl Child {
         self.table.borrow().contains_key(&self.pid)
     }
 
+    /// Sends a signal to the process group that it leads, if it still runs.
+    pub fn signal_group(&self, signal: Signal) {
+        if self.is_running() {
+            let _ = signal::killpg(self.pid, signal);
+        }
+    }
+
     /// Sends it a signal, if it still runs.
     pub fn signal(&self, signal: Signal) {
         if self.is_running() {
             let _ = signal::kill(self.pid, signal);
         }
+    }
+}
+
+/// Kills a child's process group when it is dropped: for programs that fork helpers (pg_basebackup leaves its WAL
+/// streamer behind) and are of no use to anybody once their job is given up.
+pub struct KillOnDrop(pub Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        self.0.signal_group(Signal::SIGKILL);
     }
 }

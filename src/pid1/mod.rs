@@ -4,6 +4,6 @@ pub mod children;
 pub mod runner;
 pub mod signals;
 
-pub use children::{Child, Children, Exit};
-pub use runner::Runner;
+pub use children::{Child, Children, Exit, KillOnDrop};
+pub use runner::{Captured, Runner};
 pub use signals::{Signal, Signals};
