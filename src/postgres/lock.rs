@@ -59,6 +59,11 @@ impl DirLock {
         }
     }
 
+    /// Whether what it locks is what has the name `path`.
+    pub fn is_on(&self, path: &Path) -> bool {
+        same_inode(&self.dir, path).unwrap_or(false)
+    }
+
     /// A copy of the descriptor for the postmaster to inherit.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! point leaves nothing that could be taken for a database.
 
 mod host;
-pub mod stage;
+
 mod temporary;
 
 use std::{
@@ -21,16 +21,17 @@ use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use super::{
+    config::{Layers, Refused, parse::parse_line},
     lock::DirLock,
     processes,
     server::{self, Launch},
     sql,
+    stage::{self, Stage, outside::Outside},
 };
 use crate::{
     pid1::{Child, Exit, Runner},
     settings::official::Official,
 };
-use stage::Stage;
 use temporary::Temporary;
 
 /// Where the official image looks for scripts.
@@ -78,6 +79,9 @@ pub enum Error {
         #[source]
         source: sql::Error,
     },
+    /// The configuration has mistakes.
+    #[error(transparent)]
+    Configuration(#[from] Refused),
     /// It was told to stop.
     #[error("it was told to stop")]
     Cancelled,
@@ -110,6 +114,8 @@ pub struct Plan {
     pub official: Official,
     /// Where the scripts are; [`SCRIPTS_DIR`] but for tests.
     pub scripts_dir: PathBuf,
+    /// Where the user's configuration is.
+    pub config_dir: PathBuf,
 }
 
 impl Plan {
@@ -126,6 +132,11 @@ impl Plan {
             return Err(Error::WaldirNotEmpty(dir.clone()));
         }
         host::UserName::check()
+    }
+
+    /// Where the server's configuration comes from.
+    pub fn layers(&self) -> Layers {
+        Layers::new(&self.launch, &self.config_dir)
     }
 
     fn pgdata(&self) -> &Path {
@@ -167,7 +178,9 @@ pub async fn initialise(
 
 async fn build(plan: &Plan, stage: &Stage, runner: &Runner) -> Result<(), Error> {
     if let Some(waldir) = &plan.official.waldir {
-        stage.note_waldir(waldir).map_err(trying("cannot write into the data directory's volume"))?;
+        stage
+            .note(&[Outside::Emptied(waldir.clone())])
+            .map_err(trying("cannot write into the data directory's volume"))?;
     }
     initdb(plan, stage, runner).await?;
     configure(plan, &stage.data()).map_err(trying("cannot write the configuration of the new data directory"))?;
@@ -226,7 +239,8 @@ fn space_hint(pgdata: &Path) -> String {
     }
 }
 
-/// What the official image adds to initdb's work: connections from everywhere, with a password.
+/// What the official image adds to initdb's work: connections from everywhere, with a password. And what podgres sizes by
+/// the container is not to be hidden by the values that initdb writes for every machine.
 fn configure(plan: &Plan, data: &Path) -> io::Result<()> {
     let path = data.join("postgresql.conf");
     let conf = fs::read_to_string(&path)?;
@@ -234,13 +248,29 @@ fn configure(plan: &Plan, data: &Path) -> io::Result<()> {
         true => conf.replacen("\n#listen_addresses = 'localhost'", "\nlisten_addresses = '*'", 1),
         false => conf,
     };
-    fs::write(&path, conf)?;
+    fs::write(&path, without_sizes(&conf))?;
 
     let mut hba = fs::OpenOptions::new().append(true).open(data.join("pg_hba.conf"))?;
     if plan.official.trusts_everybody() {
         writeln!(hba, "# warning: trust lets everybody in who can reach the server, without a password")?;
     }
     writeln!(hba, "\nhost all all all {}", host_auth_method(plan))
+}
+
+/// Makes comments of the lines in which initdb wrote its own sizes. Those that it chose because the machine has less, or
+/// that `--set` gave it, stay.
+fn without_sizes(conf: &str) -> String {
+    let mut text = String::new();
+    for line in conf.lines() {
+        let sized = [("shared_buffers", "128MB"), ("max_wal_size", "1GB")];
+        match parse_line(line).filter(|(n, v)| sized.contains(&(n.as_str(), v.as_str()))) {
+            Some((name, _)) => {
+                text += &format!("#{line} -- podgres: podgres status --settings shows {name}'s default\n")
+            }
+            None => text.extend([line, "\n"]),
+        }
+    }
+    text
 }
 
 /// The method that fits how passwords are stored, which an argument may change and which was md5 before 14.

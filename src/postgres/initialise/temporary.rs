@@ -36,7 +36,7 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    /// Starts it on `data` with the user's own arguments, as the official image does, and waits until it is ready.
+    /// Starts it on `data` with the user's own configuration and arguments, as the official image does, and waits until it is ready.
     pub(super) async fn start(plan: &Plan, data: &Path, runner: &Runner) -> Result<Self, Error> {
         let socket_dir = plan.launch.run_dir.join("init");
         // Of an initialisation that was killed: its socket's lock file names a pid that may be somebody else's by now.
@@ -50,7 +50,7 @@ impl Temporary {
         made.map_err(trying(format!("cannot make {}", socket_dir.display())))?;
         let launch = Launch { pgdata: data.to_path_buf(), ..plan.launch.clone() };
         let mut command = server::command(&launch);
-        command.args(&plan.launch.arguments);
+        command.args(plan.layers().arguments_on(data)?);
         for setting in
             ["listen_addresses=", "unix_socket_permissions=0700", "logging_collector=off", "log_destination=stderr"]
         {
