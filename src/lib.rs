@@ -25,7 +25,7 @@
 //! - A data directory is used by one manager, and by nobody while any process of an earlier server lives
 //!   ([`postgres::lock`], [`postgres::processes`]).
 //! - Initialisation is atomic: a crash at any point leaves a state that the next start recognises, and a finished data
-//!   directory is never touched ([`postgres::initialise::stage`]).
+//!   directory is never touched ([`postgres::stage`]).
 //! - Processes are waited for in one place only ([`pid1::children`]).
 //! - PostgreSQL is never left without its shutdown while there is time for one, and never told to stop softer than
 //!   before ([`lifecycle`]).
@@ -38,6 +38,7 @@ pub mod logs;
 pub mod manager;
 pub mod pid1;
 pub mod postgres;
+pub mod progress;
 pub mod run_dir;
 pub mod settings;
 pub mod shm;

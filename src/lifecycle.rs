@@ -4,12 +4,16 @@
 //! reads no clock, starts nothing and waits for nothing, so every order of events can be tried in a table. The loop
 //! that feeds it is [`crate::manager`].
 
+mod event;
+mod jobs;
 mod reason;
 
 use std::time::Duration;
 
 use serde::Serialize;
 
+pub use event::{Action, Data, Failure, Input, Look, Repair};
+use jobs::{begin, diverged, done, looked, promote, reinit, work};
 pub use reason::Reason;
 
 use crate::pid1::{Exit, Signal};
@@ -22,16 +26,25 @@ pub type Mono = Duration;
 pub struct Limits {
     /// From the beginning of a fast shutdown to the immediate one.
     pub shutdown_timeout: Duration,
+    /// Whether the settings name a source: whether this member is to be a standby.
+    pub standby: bool,
 }
 
 /// After SIGQUIT the postmaster itself kills its children when five seconds have passed (`SIGKILL_CHILDREN_AFTER_SECS`,
 /// postmaster.c); what is still there two seconds later does not answer at all.
 const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(7);
 
+/// `EX_CONFIG` of `sysexits.h`.
+const EX_CONFIG: i32 = 78;
+
 /// A server that ran this long before it crashed is restarted at once; one that did not, after a growing delay.
 const STEADY: Duration = Duration::from_secs(60);
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// So many rewinds and clones in a row, without streaming in between, and there is something that another one will not
+/// cure either, while each of them loads the source.
+const MOST_REPAIRS: u32 = 3;
 
 /// Whether the server takes writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -56,14 +69,43 @@ pub enum Stop {
     Kill,
 }
 
+/// Long work on the data directory, while no server runs on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Job {
+    /// A new data directory is made.
+    Initialise,
+    /// The source is looked at: may this data directory follow it, and how?
+    Look,
+    /// A copy of the source is made, and takes the place of what is there.
+    Clone,
+    /// What is there is taken back to where it and the source parted.
+    Rewind,
+}
+
+impl Job {
+    /// The word for it in `status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Initialise => "initialising",
+            Self::Look => "joining",
+            Self::Clone => "cloning",
+            Self::Rewind => "rewinding",
+        }
+    }
+}
+
 /// Where the manager is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
 pub enum Phase {
     /// Nothing has been started.
     Begun,
-    /// A new data directory is being made.
-    Initialising,
+    /// A job is being done.
+    Working {
+        /// Which one.
+        job: Job,
+    },
     /// The postmaster runs and does not accept connections yet.
     Starting,
     /// It accepts connections.
@@ -79,15 +121,17 @@ pub enum Phase {
         #[serde(skip)]
         escalate: Option<Mono>,
     },
-    /// The initialisation was told to stop.
+    /// The job was told to stop.
     Cancelling,
     /// The postmaster has ended; other processes of the server may still be there.
     CleaningUp,
-    /// It crashed and will be started again.
+    /// It crashed and will be started again, or a job failed and will be tried again.
     Waiting {
         /// When.
         #[serde(skip)]
         until: Mono,
+        /// The job; none: a start.
+        job: Option<Job>,
     },
     /// The manager is done.
     Ended {
@@ -101,12 +145,12 @@ impl Phase {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Begun => "begun",
-            Self::Initialising => "initialising",
+            Self::Working { job } | Self::Waiting { job: Some(job), .. } => job.name(),
             Self::Starting => "starting",
             Self::Running { .. } => "running",
             Self::Stopping { .. } | Self::Cancelling => "stopping",
             Self::CleaningUp => "cleaning up",
-            Self::Waiting { .. } => "crashed",
+            Self::Waiting { job: None, .. } => "crashed",
             Self::Ended { .. } => "stopped",
         }
     }
@@ -117,6 +161,7 @@ impl Phase {
 enum Next {
     Exit(i32),
     StartAt(Mono),
+    Work(Job),
 }
 
 /// Everything that the decision remembers.
@@ -130,14 +175,25 @@ pub struct Memory {
     pub reason: Reason,
     /// How often PostgreSQL was started again after a crash.
     pub restarts: u32,
+    /// Whether the server is started as a standby.
+    pub standby: bool,
+    /// Rewinds and clones since it last streamed.
+    pub repairs: u32,
+    /// How long the last promotion took, from the order to the first moment at which writes are accepted.
+    pub promotion: Option<Duration>,
+    /// Since when a promotion is ordered that has not happened.
+    pub promoting: Option<Mono>,
     next: Option<Next>,
     /// Whether PostgreSQL was ever ready: then its death is a crash, not a refusal to start.
     was_ready: bool,
     started: Mono,
     delay: Duration,
+    job_delay: Duration,
     /// Orders that wait until PostgreSQL is ready: before it has its signal handlers they would kill it.
     reload_when_ready: bool,
     promote_when_ready: bool,
+    /// Whether PostgreSQL was started with a configuration that never worked, and there is another that did.
+    unproven: bool,
 }
 
 impl Default for Memory {
@@ -147,12 +203,18 @@ impl Default for Memory {
             since: Mono::ZERO,
             reason: Reason::Begun,
             restarts: 0,
+            standby: false,
+            repairs: 0,
+            promotion: None,
+            promoting: None,
             next: None,
             was_ready: false,
             started: Mono::ZERO,
             delay: Duration::ZERO,
+            job_delay: Duration::ZERO,
             reload_when_ready: false,
             promote_when_ready: false,
+            unproven: false,
         }
     }
 }
@@ -162,9 +224,14 @@ impl Memory {
     pub fn deadline(&self) -> Option<Mono> {
         match self.phase {
             Phase::Stopping { escalate, .. } => escalate,
-            Phase::Waiting { until } => Some(until),
+            Phase::Waiting { until, .. } => Some(until),
             _ => None,
         }
+    }
+
+    /// Whether repairs have not helped and no more are tried.
+    pub fn gave_up(&self) -> bool {
+        self.repairs >= MOST_REPAIRS
     }
 
     fn enter(mut self, now: Mono, phase: Phase, reason: Reason) -> Self {
@@ -177,64 +244,22 @@ impl Memory {
     }
 }
 
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// The manager begins, with a data directory that is there or is to be made.
-    Begin {
-        /// Whether it is there.
-        initialised: bool,
-    },
-    /// The initialisation ended.
-    InitialisationDone(Result<(), String>),
-    /// PostgreSQL could not be executed.
-    NotStarted(String),
-    /// PostgreSQL accepts connections, or changed its role.
-    Ready(Role),
-    /// The postmaster ended.
-    Exited(Exit),
-    /// No process of the server is left.
-    CleanedUp,
-    /// A signal to the manager.
-    Signal(Signal),
-    /// Somebody commands a restart.
-    Restart,
-    /// [`Memory::deadline`] has passed.
-    Timer,
-}
-
-/// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Make a data directory.
-    Initialise,
-    /// Give up making one.
-    CancelInitialisation,
-    /// Start PostgreSQL.
-    Start,
-    /// Tell it to stop.
-    Stop(Stop),
-    /// See to it that no process of the server is left, then say [`Input::CleanedUp`].
-    CleanUp,
-    /// Re-read the settings and tell PostgreSQL to do the same.
-    Reload,
-    /// Promote PostgreSQL.
-    Promote,
-    /// Write the manager's state to the log.
-    LogState,
-    /// End the manager with this code.
-    Exit(i32),
-}
-
 /// The decision.
 pub fn step(limits: &Limits, memory: Memory, now: Mono, input: Input) -> (Memory, Vec<Action>) {
     match input {
-        Input::Begin { initialised: true } => start(memory, now, Reason::DataFound),
-        Input::Begin { initialised: false } => {
-            (memory.enter(now, Phase::Initialising, Reason::NoData), vec![Action::Initialise])
+        Input::Begin(data) => begin(limits, memory, now, data),
+        Input::Done(job, result) => done(memory, now, job, result),
+        Input::Looked(look) => looked(memory, now, look),
+        Input::Diverged(repair) => diverged(limits, memory, now, repair),
+        Input::Streaming => {
+            let memory = Memory { repairs: 0, job_delay: Duration::ZERO, ..memory };
+            nothing(memory)
         }
-        Input::InitialisationDone(result) => initialisation_done(memory, now, result),
+        Input::Promote => promote(memory, now),
+        Input::Reinit => reinit(limits, memory, now),
         Input::NotStarted(why) => not_started(memory, now, why),
+        Input::Refused(why) => refused(memory, now, why),
+        Input::Unproven => (Memory { unproven: memory.phase == Phase::Starting, ..memory }, Vec::new()),
         Input::Ready(role) => ready(memory, now, role),
         Input::Exited(exit) => exited(memory, now, exit),
         Input::CleanedUp => cleaned_up(memory, now),
@@ -255,22 +280,9 @@ fn end(memory: Memory, now: Mono, code: i32, reason: Reason) -> (Memory, Vec<Act
 fn start(mut memory: Memory, now: Mono, reason: Reason) -> (Memory, Vec<Action>) {
     memory.started = now;
     memory.next = None;
-    (memory.enter(now, Phase::Starting, reason), vec![Action::Start])
-}
-
-fn initialisation_done(memory: Memory, now: Mono, result: Result<(), String>) -> (Memory, Vec<Action>) {
-    match (&memory.phase, result) {
-        (Phase::Cancelling, _) => {
-            let code = match memory.next {
-                Some(Next::Exit(code)) => code,
-                _ => 0,
-            };
-            let reason = memory.reason.clone();
-            end(memory, now, code, reason)
-        }
-        (_, Ok(())) => start(memory, now, Reason::Initialised),
-        (_, Err(why)) => end(memory, now, 1, Reason::InitialisationFailed(why)),
-    }
+    memory.unproven = false;
+    let standby = memory.standby;
+    (memory.enter(now, Phase::Starting, reason), vec![Action::Start { standby }])
 }
 
 /// A program that cannot be executed once cannot be executed: unlike a crash there is nothing to wait for, except
@@ -283,8 +295,19 @@ fn not_started(memory: Memory, now: Mono, why: String) -> (Memory, Vec<Action>) 
     wait_or_exit(memory, now, next, Reason::NotStarted(why))
 }
 
+/// What is wrong in a file stays wrong until somebody corrects it. `EX_CONFIG`, unless a stop came first.
+fn refused(memory: Memory, now: Mono, why: String) -> (Memory, Vec<Action>) {
+    match (&memory.phase, memory.next) {
+        (Phase::Stopping { .. }, Some(Next::Exit(code))) => {
+            let reason = memory.reason.clone();
+            end(memory, now, code, reason)
+        }
+        _ => end(memory, now, EX_CONFIG, Reason::ConfigurationRefused(why)),
+    }
+}
+
 fn ready(mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
-    if !matches!(memory.phase, Phase::Starting | Phase::Running { .. }) {
+    if !matches!(memory.phase, Phase::Starting | Phase::Running { .. }) || memory.phase == (Phase::Running { role }) {
         return nothing(memory);
     }
     let mut actions = Vec::new();
@@ -292,13 +315,32 @@ fn ready(mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
         actions.push(Action::Reload);
     }
     if std::mem::take(&mut memory.promote_when_ready) && role == Role::Standby {
+        memory.promoting = Some(now);
         actions.push(Action::Promote);
     }
     memory.was_ready = true;
-    (memory.enter(now, Phase::Running { role }, Reason::Ready), actions)
+    memory.unproven = false;
+    let reason = match (role, memory.promoting) {
+        (Role::Primary, Some(since)) => {
+            let took = now.saturating_sub(since);
+            memory.promotion = Some(took);
+            Reason::Promoted(took)
+        }
+        _ => Reason::Ready,
+    };
+    if role == Role::Primary {
+        memory.promoting = None;
+        memory.standby = false;
+    }
+    (memory.enter(now, Phase::Running { role }, reason), actions)
 }
 
 fn exited(mut memory: Memory, now: Mono, exit: Exit) -> (Memory, Vec<Action>) {
+    if memory.unproven && memory.phase == Phase::Starting {
+        memory.next = Some(Next::StartAt(now));
+        let memory = memory.enter(now, Phase::CleaningUp, Reason::ConfigurationFailed(exit));
+        return (memory, vec![Action::RejectConfiguration, Action::CleanUp]);
+    }
     let stopping = match memory.phase {
         Phase::Stopping { stop, .. } => Some(stop),
         _ => None,
@@ -309,6 +351,7 @@ fn exited(mut memory: Memory, now: Mono, exit: Exit) -> (Memory, Vec<Action>) {
         // Killed by our own SIGINT: it came before the postmaster had a handler for it, so nothing had begun.
         (Some(Next::Exit(0)), Some(Stop::Fast), Exit::Signal(2)) => (Next::Exit(0), Reason::Stopped(exit)),
         (Some(Next::Exit(0)), Some(_), Exit::Signal(n)) => (Next::Exit(128 + n), Reason::Stopped(exit)),
+        (Some(Next::Work(job)), Some(_), _) => (Next::Work(job), memory.reason.clone()),
         (Some(next), Some(_), _) => (next, Reason::Stopped(exit)),
         (_, _, Exit::Code(0)) => (Next::Exit(0), Reason::ShutDownByOthers),
         (_, _, Exit::Code(code)) if !memory.was_ready => (Next::Exit(code), Reason::NeverReady(exit)),
@@ -349,7 +392,8 @@ fn wait_or_exit(memory: Memory, now: Mono, next: Next, reason: Reason) -> (Memor
     match next {
         Next::Exit(code) => end(memory, now, code, reason),
         Next::StartAt(at) if at <= now => start(memory, now, reason),
-        Next::StartAt(until) => nothing(memory.enter(now, Phase::Waiting { until }, reason)),
+        Next::StartAt(until) => nothing(memory.enter(now, Phase::Waiting { until, job: None }, reason)),
+        Next::Work(job) => work(memory, now, job, reason),
     }
 }
 
@@ -373,14 +417,7 @@ fn signalled(limits: &Limits, mut memory: Memory, now: Mono, signal: Signal) -> 
                 nothing(memory)
             }
         },
-        Signal::Usr1 => match memory.phase {
-            Phase::Running { role: Role::Standby } => (memory, vec![Action::Promote]),
-            Phase::Running { role: Role::Primary } => nothing(memory),
-            _ => {
-                memory.promote_when_ready = true;
-                nothing(memory)
-            }
-        },
+        Signal::Usr1 => promote(memory, now),
     }
 }
 
@@ -399,9 +436,9 @@ fn stop(
             memory.next = Some(Next::Exit(code));
             nothing(memory)
         }
-        Phase::Initialising => {
+        Phase::Working { .. } => {
             memory.next = Some(Next::Exit(code));
-            (memory.enter(now, Phase::Cancelling, reason), vec![Action::CancelInitialisation])
+            (memory.enter(now, Phase::Cancelling, reason), vec![Action::Cancel])
         }
         Phase::Cancelling => {
             memory.next = Some(Next::Exit(code));
@@ -431,10 +468,14 @@ fn order(limits: &Limits, memory: Memory, now: Mono, stop: Stop, reason: Reason)
 fn restart(limits: &Limits, mut memory: Memory, now: Mono) -> (Memory, Vec<Action>) {
     match memory.phase {
         Phase::Starting | Phase::Running { .. } => {
-            memory.next = Some(Next::StartAt(now));
+            // A source that the settings name by now: what was a primary is to become a standby.
+            let joins = limits.standby && !memory.standby;
+            memory.next = Some(if joins { Next::Work(Job::Look) } else { Next::StartAt(now) });
+            memory.repairs = 0;
             order(limits, memory, now, Stop::Fast, Reason::RestartCommanded)
         }
-        Phase::Waiting { .. } => start(memory, now, Reason::RestartCommanded),
+        Phase::Waiting { job: None, .. } => start(memory, now, Reason::RestartCommanded),
+        Phase::Waiting { job: Some(job), .. } => work(memory, now, job, Reason::RestartCommanded),
         _ => nothing(memory),
     }
 }
@@ -451,9 +492,12 @@ fn timer(memory: Memory, now: Mono) -> (Memory, Vec<Action>) {
             let phase = Phase::Stopping { stop: Stop::Kill, escalate: None };
             (memory.enter(now, phase, Reason::TookTooLong(Stop::Kill)), vec![Action::Stop(Stop::Kill)])
         }
-        Phase::Waiting { .. } => {
+        Phase::Waiting { job, .. } => {
             let reason = memory.reason.clone();
-            start(memory, now, reason)
+            match job {
+                None => start(memory, now, reason),
+                Some(job) => work(memory, now, job, Reason::TryingAgain(job)),
+            }
         }
         _ => nothing(memory),
     }

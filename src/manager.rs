@@ -1,38 +1,54 @@
 //! The one loop: signals, ends of processes, timers, commands and finished jobs come in as values, [`step`] decides, its
 //! actions go out. The loop never waits inside an action, so a signal is heard at once whatever is going on.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+mod standby;
+mod watch;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use std::{path::PathBuf, time::Instant};
+
+use tokio::sync::{mpsc, oneshot, watch as cell};
 
 use crate::{
-    lifecycle::{Action, Input, Limits, Memory, Mono, Phase, Reason, Role, step},
-    pid1::{Child, Runner},
+    lifecycle::{Action, Data, Failure, Input, Job, Limits, Memory, Mono, Phase, Reason, step},
+    pid1::{Exit, Runner},
     postgres::{
-        initialise::{self, Plan},
+        config::{self, Config},
+        initialise::Plan,
         lock::DirLock,
         pidfile::PidFile,
-        processes,
-        server::{self, Launch, Server},
+        replication::{follow, look},
+        server::{Launch, Server},
+        sql::Login,
     },
+    progress::{Progress, Reporter},
     settings::{Error as SettingsError, Settings},
 };
-use nix::sys::signal::Signal;
+use standby::{Link, Peers, Tasks};
 
 /// What reaches the loop from outside the decision.
 pub enum Event {
     /// For the decision.
     Input(Input),
-    /// The initialisation's end, with the lock on the directory that it made.
-    Initialised(Result<Option<DirLock>, initialise::Error>),
+    /// A job's end, with the lock on the directory that it made.
+    JobDone(Job, Result<Option<DirLock>, Failure>),
+    /// What the source and the data directory look like beside each other.
+    Looked(look::Seen),
+    /// What a running standby's follower has to say.
+    Follow(follow::Report),
     /// Somebody wants to know how things are. That the loop answers is what `/livez` proves.
     Ask(oneshot::Sender<Snapshot>),
     /// Reload, from the control socket.
-    Reload(oneshot::Sender<Result<(), String>>),
+    Reload(ReloadReply),
+    /// What is to be known before a start.
+    Prepared(Result<config::Started, config::Refused>),
+    /// What came of a reload.
+    Reloaded(config::Reloaded),
+    /// A file of the user's may have changed.
+    FilesChanged,
 }
+
+/// Where the outcome of a reload goes, in words.
+pub type ReloadReply = oneshot::Sender<Result<String, String>>;
 
 /// How things are.
 #[derive(Debug, Clone)]
@@ -47,6 +63,14 @@ pub struct Snapshot {
     pub pgdata: PathBuf,
     /// Log lines dropped so far.
     pub log_lines_dropped: u64,
+    /// Where PostgreSQL's settings come from, and what is wrong with them.
+    pub config: std::sync::Arc<config::Report>,
+    /// The job that runs.
+    pub progress: Option<Progress>,
+    /// The source that the settings name, host and port.
+    pub source: Option<String>,
+    /// Why this standby does not stream, or could not be looked at.
+    pub waiting: Option<String>,
 }
 
 /// The way into the loop. Clones share it.
@@ -54,16 +78,6 @@ pub type Events = mpsc::Sender<Event>;
 
 /// Reads all settings again, from where they came.
 pub type LoadSettings = Box<dyn Fn() -> Result<Settings, SettingsError>>;
-
-/// How long processes of a server that was killed get to notice it by themselves, and to obey SIGQUIT after that.
-/// Backends notice the postmaster's death when they next wait for something (latch.c), busy ones do not.
-const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How often `postmaster.pid` is read: while a start should take moments, while it takes long, and on a standby, where
-/// only the end of recovery is of interest.
-const POLL_QUICK: Duration = Duration::from_millis(5);
-const POLL_SLOW: Duration = Duration::from_millis(100);
-const POLL_STANDBY: Duration = Duration::from_millis(500);
 
 /// Everything that the loop owns.
 pub struct Manager {
@@ -77,7 +91,16 @@ pub struct Manager {
     begun: Instant,
     memory: Memory,
     server: Option<Server>,
-    cancel: watch::Sender<bool>,
+    cancel: cell::Sender<bool>,
+    config: Config,
+    /// The part of the settings that is about other members.
+    peers: Peers,
+    reporter: Reporter,
+    /// The task of a role (a primary's care, a standby's follower), or of a job.
+    tasks: Tasks,
+    link: Link,
+    /// PostgreSQL's configuration file, if that has a `restore_command` and pg_rewind can read it (15 and later).
+    archive: Option<PathBuf>,
 }
 
 /// How the manager ended.
@@ -98,10 +121,18 @@ impl Manager {
         runner: Runner,
         (events, inbox): (Events, mpsc::Receiver<Event>),
     ) -> Self {
+        let mut config = Config::new(plan.layers(), runner.children.clone());
+        config.set_replication_user(standby::replication_user(settings));
         Self {
+            peers: Peers::of(settings),
+            reporter: Reporter::default(),
+            tasks: Tasks::default(),
+            link: Link::default(),
+            archive: None,
+            config,
             plan,
             runner,
-            limits: limits(settings),
+            limits: standby::limits(settings),
             load_settings,
             lock,
             events,
@@ -109,13 +140,14 @@ impl Manager {
             begun: Instant::now(),
             memory: Memory::default(),
             server: None,
-            cancel: watch::Sender::new(false),
+            cancel: cell::Sender::new(false),
         }
     }
 
     /// Runs until PostgreSQL is to run no more.
-    pub async fn run(mut self, initialised: bool) -> Outcome {
-        self.decide(Input::Begin { initialised });
+    pub async fn run(mut self, data: Data) -> Outcome {
+        self.watch_files();
+        self.decide(Input::Begin(data));
         loop {
             if let Phase::Ended { code } = self.memory.phase {
                 return Outcome { code, reason: self.memory.reason };
@@ -130,20 +162,32 @@ impl Manager {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Input(input) => self.decide(input),
-            Event::Initialised(Ok(lock)) => {
-                self.lock = lock.or(self.lock.take());
-                tracing::info!("PostgreSQL init process complete; ready for start up.");
-                self.decide(Input::InitialisationDone(Ok(())));
+            Event::Input(input) => {
+                if matches!((&input, &self.memory.phase), (Input::Ready(_), Phase::Starting)) {
+                    self.config.ready();
+                }
+                if matches!(input, Input::Exited(_)) {
+                    self.tasks.end_role();
+                }
+                self.decide(input);
+                self.take_up_role();
             }
-            Event::Initialised(Err(error)) => self.decide(Input::InitialisationDone(Err(error.to_string()))),
+            Event::Prepared(prepared) => self.start(prepared),
+            Event::Reloaded(reloaded) => reloaded.report.into_iter().for_each(|r| self.config.set_report(r)),
+            Event::FilesChanged => self.files_changed(),
+            Event::JobDone(job, result) => self.job_done(job, result),
+            Event::Looked(seen) => {
+                self.link.attached = seen.attach;
+                self.decide(Input::Looked(seen.look));
+            }
+            Event::Follow(report) => self.followed(report),
             Event::Ask(reply) => drop(reply.send(self.snapshot())),
             Event::Reload(reply) => {
                 // As with SIGHUP: before it is ready it is to be left alone, and told later.
                 if !matches!(self.memory.phase, Phase::Running { .. }) {
                     self.decide(Input::Signal(crate::pid1::Signal::Hup));
                 }
-                drop(reply.send(self.reload()));
+                self.reload(Some(reply));
             }
         }
     }
@@ -165,6 +209,8 @@ impl Manager {
         match (&self.memory.phase, reason) {
             (Phase::Ended { code: 0 }, _) => tracing::info!(state, "{reason}"),
             (Phase::Ended { code }, _) => tracing::error!(state, exit_code = code, "{reason}"),
+            (_, Reason::TryingAgain(_)) => {}
+            (_, Reason::JobFailed(..) | Reason::Diverged(_) | Reason::HalfRewound) => tracing::warn!(state, "{reason}"),
             (_, Reason::Crashed(_) | Reason::TookTooLong(_)) => {
                 tracing::warn!(state, restarts = self.memory.restarts, "{reason}");
             }
@@ -174,12 +220,13 @@ impl Manager {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Initialise => self.initialise(),
-            Action::CancelInitialisation => drop(self.cancel.send(true)),
-            Action::Start => self.start(),
+            Action::Work(job) => self.work(job),
+            Action::Cancel => self.cancel_job(),
+            Action::Start { standby } => self.prepare(standby),
+            Action::RejectConfiguration => self.config.reject(),
             Action::Stop(how) => self.server.iter().for_each(|s| s.stop(how)),
             Action::CleanUp => self.clean_up(),
-            Action::Reload => drop(self.reload()),
+            Action::Reload => self.reload(None),
             Action::Promote => self.promote(),
             Action::LogState => {
                 tracing::info!(
@@ -200,20 +247,38 @@ impl Manager {
         }
     }
 
-    fn initialise(&self) {
-        let (plan, runner) = (self.plan.clone(), self.runner.clone());
-        let (events, cancel) = (self.events.clone(), self.cancel.subscribe());
-        tokio::task::spawn_local(async move {
-            let result = initialise::initialise(&plan, &runner, cancel).await;
-            let _ = events.send(Event::Initialised(result)).await;
-        });
+    /// Reads, checks and writes PostgreSQL's files, which takes asking its programs.
+    fn prepare(&mut self, standby: bool) {
+        if standby && let Err(error) = standby::mark(&self.plan.launch.pgdata) {
+            return self
+                .decide(Input::NotStarted(format!("cannot write standby.signal into the data directory: {error}")));
+        }
+        self.config.set_owned(self.owned(standby));
+        let (prepared, events) = (self.config.prepare(), self.events.clone());
+        tokio::task::spawn_local(async move { events.send(Event::Prepared(prepared.await)).await });
     }
 
-    fn start(&mut self) {
-        match Server::start(&self.plan.launch, self.lock.as_ref(), &self.runner) {
+    fn start(&mut self, prepared: Result<config::Started, config::Refused>) {
+        let started = match prepared {
+            Ok(started) => started,
+            Err(refused) => return self.decide(Input::Refused(refused.to_string())),
+        };
+        self.config.set_report(started.report);
+        if self.memory.phase != Phase::Starting {
+            // Told to stop in the meantime: there is nothing to stop, it is over at once.
+            return self.decide(Input::Exited(Exit::Code(0)));
+        }
+        let launch = Launch { arguments: started.arguments, ..self.plan.launch.clone() };
+        let value = |name| config::value_of(&launch.arguments, name).filter(|v| !v.is_empty());
+        let readable = launch.bindir.major >= 15 && value("restore_command").is_some();
+        self.archive = value("config_file").filter(|_| readable).map(PathBuf::from);
+        match Server::start(&launch, self.lock.as_ref(), &self.runner) {
             Ok(server) => {
                 self.watch(&server);
                 self.server = Some(server);
+                if started.unproven {
+                    self.decide(Input::Unproven);
+                }
             }
             Err(error) => self.decide(Input::NotStarted(error.to_string())),
         }
@@ -227,45 +292,84 @@ impl Manager {
             let _ = events.send(Event::Input(Input::Exited(exit))).await;
         });
         let (events, child, pgdata) = (self.events.clone(), server.child.clone(), self.plan.launch.pgdata.clone());
-        tokio::task::spawn_local(async move { watch_role(&pgdata, &child, &events).await });
+        tokio::task::spawn_local(async move { watch::watch_role(&pgdata, &child, &events).await });
     }
 
     /// Sees to it that no process of the server is left, then passes on the last lines of its log.
     fn clean_up(&mut self) {
-        let Some(mut server) = self.server.take() else { return };
+        let Some(mut server) = self.server.take() else { return self.decide(Input::CleanedUp) };
         let (events, launch) = (self.events.clone(), self.plan.launch.clone());
         tokio::task::spawn_local(async move {
-            end_leftovers(&launch).await;
+            watch::end_leftovers(&launch).await;
             server.finish_log();
             let _ = events.send(Event::Input(Input::CleanedUp)).await;
         });
     }
 
-    /// Re-reads the settings, keeps the old ones if they make no sense now, and reloads PostgreSQL if it is up: while it
-    /// starts SIGHUP may find no handler yet and kill it.
-    fn reload(&mut self) -> Result<(), String> {
-        if let (Some(server), Phase::Running { .. }) = (&self.server, &self.memory.phase) {
-            server.reload();
+    /// Re-reads the settings and, if PostgreSQL is up, its files: while it starts SIGHUP may find no handler yet and kill
+    /// it. What is wrong is refused, and the old stays.
+    fn reload(&mut self, reply: Option<ReloadReply>) {
+        let settings = self.reload_settings();
+        if settings.is_ok() {
+            tracing::info!("settings were read again");
         }
-        match (self.load_settings)() {
-            Ok(settings) => {
-                self.limits = limits(&settings);
-                tracing::info!("settings were read again");
-                Ok(())
+        self.reload_files(settings, false, reply);
+    }
+
+    fn files_changed(&mut self) {
+        match self.memory.phase {
+            Phase::Running { .. } => {
+                let settings = self.reload_settings();
+                self.reload_files(settings, true, None);
             }
-            Err(error) => {
-                tracing::error!("settings were read again and are refused, the old ones stay: {error}");
-                Err(error.to_string())
-            }
+            _ => self.decide(Input::Signal(crate::pid1::Signal::Hup)),
         }
     }
 
-    fn promote(&self) {
-        let Some(server) = &self.server else { return };
-        match server.promote() {
-            Ok(()) => tracing::info!("PostgreSQL is told to promote itself"),
-            Err(e) => tracing::error!("cannot promote: writing the file \"promote\" into the data directory: {e}"),
+    fn reload_settings(&mut self) -> Result<(), String> {
+        match (self.load_settings)() {
+            Ok(settings) => self.take_settings(&settings),
+            Err(error) => {
+                tracing::error!("settings were read again and are refused, the old ones stay: {error}");
+                return Err(format!("podgres keeps its old settings: {error}"));
+            }
         }
+        Ok(())
+    }
+
+    fn reload_files(&self, settings: Result<(), String>, only_changes: bool, reply: Option<ReloadReply>) {
+        let (Some(server), Phase::Running { .. }) = (&self.server, &self.memory.phase) else {
+            let later =
+                settings.map(|()| "settings were read again; PostgreSQL reads its files once it is ready".into());
+            reply.map(|r| r.send(later));
+            return;
+        };
+        let official = &self.plan.official;
+        let running = config::Running {
+            child: server.child.clone(),
+            socket: server.pid_file().and_then(|f| Some((f.socket_dir?, f.port))),
+            login: Login { user: official.user.clone(), password: official.password.clone() },
+        };
+        let (reloaded, events) = (self.config.reload(running, only_changes), self.events.clone());
+        tokio::task::spawn_local(async move {
+            let reloaded = reloaded.await;
+            let answer = reloaded.answer.clone().unwrap_or_else(|| Ok("nothing has changed".into()));
+            let _ = events.send(Event::Reloaded(reloaded)).await;
+            let both = match (settings, answer) {
+                (Ok(()), answer) => answer,
+                (Err(settings), Ok(text) | Err(text)) => Err(format!("{text}; {settings}")),
+            };
+            reply.map(|r| r.send(both))
+        });
+    }
+
+    /// Changed files are events. Symbolic links may lead out of the configured directories, so this is a task that goes
+    /// on for as long as the manager runs.
+    fn watch_files(&self) {
+        let (layers, events) = (self.config.layers().clone(), self.events.clone());
+        tokio::task::spawn_local(config::watch::watch(layers, async move || {
+            let _ = events.send(Event::FilesChanged).await;
+        }));
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -275,6 +379,10 @@ impl Manager {
             postgres: self.server.as_ref().and_then(Server::pid_file),
             pgdata: self.plan.launch.pgdata.clone(),
             log_lines_dropped: self.runner.sink.dropped(),
+            config: self.config.report(),
+            progress: self.reporter.current(),
+            source: self.peers.standby_of.as_ref().map(|a| a.conninfo.place()),
+            waiting: self.link.waiting.clone(),
         }
     }
 }
@@ -282,11 +390,7 @@ impl Manager {
 /// PostgreSQL's arguments without the values in which a password is: a connection string is one (`primary_conninfo`),
 /// and so may be any command (`archive_command`).
 fn without_passwords(arguments: &[String]) -> Vec<String> {
-    let harmless = |a: &str| {
-        let lower = a.to_ascii_lowercase();
-        let credentials = lower.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
-        !credentials && !["password", "passwd", "secret", "token", "conninfo"].iter().any(|w| lower.contains(w))
-    };
+    let harmless = |a: &str| !config::text_has_secret(a) && !a.to_ascii_lowercase().contains("conninfo");
     let hide = |a: &String| match a.split_once('=') {
         _ if harmless(a) => a.clone(),
         Some((name, _)) => format!("{name}=…"),
@@ -295,57 +399,10 @@ fn without_passwords(arguments: &[String]) -> Vec<String> {
     arguments.iter().map(hide).collect()
 }
 
-fn limits(settings: &Settings) -> Limits {
-    Limits { shutdown_timeout: settings.shutdown_timeout }
-}
-
 async fn sleep_until(due: Option<tokio::time::Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Sends the role whenever it changes; returns when it cannot change any more.
-async fn watch_role(pgdata: &std::path::Path, child: &Child, events: &Events) {
-    let begun = Instant::now();
-    let mut told = None;
-    while child.is_running() {
-        let role = server::role(pgdata, child.pid);
-        if let Some(role) = role.filter(|r| Some(*r) != told) {
-            told = Some(role);
-            let _ = events.send(Event::Input(Input::Ready(role))).await;
-        }
-        let pause = match told {
-            Some(Role::Primary) => return,
-            Some(Role::Standby) => POLL_STANDBY,
-            None if begun.elapsed() < LEFTOVER_PATIENCE => POLL_QUICK,
-            None => POLL_SLOW,
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Waits for processes that a dead postmaster left behind, then stops them: with leftovers of the old server in its
-/// shared memory a new one must not start, and it would refuse to. Returns when none is left, however long that takes:
-/// on stalled storage processes do not even die of SIGKILL, and may still write when it recovers.
-async fn end_leftovers(launch: &Launch) {
-    let mut signals = [Signal::SIGQUIT, Signal::SIGKILL].into_iter();
-    let mut pause = POLL_QUICK;
-    loop {
-        let gone = async {
-            while !processes::of_postgres_on(&launch.pgdata).is_empty() {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(POLL_SLOW);
-            }
-        };
-        if tokio::time::timeout(LEFTOVER_PATIENCE, gone).await.is_ok() {
-            return;
-        }
-        let left = processes::of_postgres_on(&launch.pgdata);
-        let signal = signals.next().unwrap_or(Signal::SIGKILL);
-        tracing::warn!(pids = ?left, "processes of PostgreSQL outlived their postmaster: sending {signal}");
-        processes::signal_all(&left, signal);
     }
 }
 

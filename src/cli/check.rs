@@ -108,8 +108,10 @@ fn data_directory(settings: &Settings, bindir: Bindir) -> (PathBuf, Verdict) {
         Ok(Content::Empty) => {
             let launch = Launch { bindir, pgdata: pgdata.clone(), arguments: Vec::new(), run_dir: PathBuf::new() };
             let official = settings.official.clone();
-            let plan = Plan { launch, official, scripts_dir: initialise::SCRIPTS_DIR.into() };
-            match (plan.check(), can_make(&pgdata)) {
+            let config_dir = settings.config_dir.clone();
+            let plan = Plan { launch, official, scripts_dir: initialise::SCRIPTS_DIR.into(), config_dir };
+            let checked = if settings.standby_of.is_some() { Ok(()) } else { plan.check() };
+            match (checked, can_make(&pgdata)) {
                 (Err(error), _) => Bad(error.to_string()),
                 (_, false) => Bad(format!(
                     "{} cannot be made as uid {}: give the volume to that uid (chown)",

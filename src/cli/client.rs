@@ -12,6 +12,8 @@ use crate::{run_dir, settings::Settings};
 
 /// Longer than the manager takes for its own questions to PostgreSQL.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Commands answer when they are done, and have a deadline of their own.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Why the manager could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +36,14 @@ pub(super) fn request(settings: &Settings, method: Method, path: &str) -> Result
         };
         return Err(Error::NoManager(looked.join(", ")));
     };
+    let timeout = if method == Method::GET { TIMEOUT } else { COMMAND_TIMEOUT };
     let failed = |reason: String| Error::Ask { path: socket.display().to_string(), reason };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| failed(e.to_string()))?;
-    let asked = runtime.block_on(async { tokio::time::timeout(TIMEOUT, ask(&socket, method, path)).await });
+    let asked = runtime.block_on(async { tokio::time::timeout(timeout, ask(&socket, method, path)).await });
     match asked {
         Ok(answer) => answer.map_err(|e| failed(e.to_string())),
-        Err(_) => Err(failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
+        Err(_) => Err(failed(format!("no answer within {} s", timeout.as_secs()))),
     }
 }
 

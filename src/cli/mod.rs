@@ -33,6 +33,8 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         Some(("status", m)) => with_settings(m, |s| status::main(s, m)),
         Some(("restart", m)) => with_settings(m, |s| client::post(s, "/restart")),
         Some(("reload", m)) => with_settings(m, |s| client::post(s, "/reload")),
+        Some(("promote", m)) => with_settings(m, |s| client::post(s, "/promote")),
+        Some(("reinit", m)) => with_settings(m, |s| client::post(s, "/reinit")),
         Some(("check", m)) => check::main(&flags(m)),
         // clap knows no other.
         _ => ExitCode::from(EX_USAGE),
@@ -62,6 +64,16 @@ fn command() -> Command {
         )
         .subcommand(Command::new("restart").about("Restart this member's PostgreSQL").args(settings()))
         .subcommand(Command::new("reload").about("Re-read the settings and reload PostgreSQL").args(settings()))
+        .subcommand(
+            Command::new("promote")
+                .about("Make this standby a primary; waits, and says how long it took")
+                .args(settings()),
+        )
+        .subcommand(
+            Command::new("reinit")
+                .about("Throw away what this standby has and clone it anew; refused on a primary")
+                .args(settings()),
+        )
         .subcommand(
             Command::new("check")
                 .about("Check, without changing anything, whether `run` would work; exit 0 or 78")

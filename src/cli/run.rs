@@ -16,16 +16,20 @@ use tokio::{
 
 use super::{EX_CONFIG, EX_FAILED, EX_USAGE, environment, fail};
 use crate::{
-    http, logs, manager,
+    http,
+    lifecycle::Data,
+    logs, manager,
     manager::{Event, Events, Manager},
     pid1::{self, Children, Runner, Signal, Signals},
     postgres::{
         bindir::Bindir,
         datadir::{self, Content},
-        initialise::{self, Plan, stage},
+        initialise::{self, Plan},
         lock::DirLock,
+        replication::rewind,
         server::{self, Launch},
         sql::Login,
+        stage,
     },
     run_dir::{self, RunDir},
     settings::{Flags, Settings, split_run_arguments},
@@ -160,7 +164,11 @@ impl Session {
         let run_dir = RunDir::acquire(self.settings.run_dir.as_deref()).map_err(refuse)?;
         let bindir = Bindir::identify(self.bin.clone(), &runner.children).await.map_err(refuse)?;
         let plan = self.plan(bindir, &run_dir.path);
-        let (content, lock) = claim(&plan).map_err(refuse)?;
+        if !self.once && !plan.launch.pgdata.join("PG_VERSION").exists() {
+            // Of a data directory that is there an earlier configuration may be known to work.
+            plan.layers().check(&runner.children).await.map_err(refuse)?;
+        }
+        let (content, lock) = claim(&plan, self.settings.standby_of.is_some() && !self.once).map_err(refuse)?;
         warn_of_surroundings();
         if self.once {
             return once(&plan, content, lock, &runner, inbox).await;
@@ -187,7 +195,8 @@ impl Session {
             tracing::info!("PGDATA {} holds no data; using {} as found", configured.display(), pgdata.display());
         }
         let launch = Launch { bindir, pgdata, arguments: self.arguments.clone(), run_dir: run_dir.to_path_buf() };
-        Plan { launch, official: self.settings.official.clone(), scripts_dir: initialise::SCRIPTS_DIR.into() }
+        let (official, config_dir) = (self.settings.official.clone(), self.settings.config_dir.clone());
+        Plan { launch, official, scripts_dir: initialise::SCRIPTS_DIR.into(), config_dir }
     }
 
     async fn serve(
@@ -205,15 +214,19 @@ impl Session {
         http::serve_http(self.settings.listen, api.clone()).await.map_err(refuse)?;
         http::serve_control(&run_dir.join(run_dir::CONTROL_SOCKET), api).map_err(refuse)?;
 
-        let initialised = matches!(content, Content::Cluster { .. });
-        if initialised {
+        let data = match (&content, rewind::unfinished(&plan.launch.pgdata)) {
+            (Content::Empty, _) => Data::Empty,
+            (Content::Cluster { .. }, 0) => Data::Whole,
+            (Content::Cluster { .. }, tries) => Data::HalfRewound { tries },
+        };
+        if data == Data::Whole {
             tracing::info!("PostgreSQL Database directory appears to contain a database; Skipping initialization");
         }
         let flags = self.flags.clone();
         let load_settings = Box::new(move || Settings::load(&flags, &environment()));
         let children = runner.children.clone();
         let manager = Manager::new(plan, &self.settings, load_settings, lock, runner, (events, inbox));
-        match spawn_local(manager.run(initialised)).await {
+        match spawn_local(manager.run(data)).await {
             Ok(outcome) => Ok(outcome),
             Err(panicked) => Err(self.stop_after_panic(&children, &panicked).await),
         }
@@ -264,23 +277,30 @@ fn data_directory_argument(arguments: &[String]) -> Option<PathBuf> {
 }
 
 /// Looks at the data directory, locks it and finishes or removes what an interrupted initialisation left there. Refuses
-/// whatever cannot work before anything is changed.
-fn claim(plan: &Plan) -> Result<(Content, Option<DirLock>), String> {
+/// whatever cannot work before anything is changed. `cloned`: an empty one is not initialised but cloned.
+fn claim(plan: &Plan, cloned: bool) -> Result<(Content, Option<DirLock>), String> {
     let (pgdata, major) = (&plan.launch.pgdata, plan.launch.bindir.major);
     datadir::check_owner(pgdata).map_err(|e| e.to_string())?;
     if !pgdata.is_dir() && datadir::inspect(pgdata, major).map_err(|e| e.to_string())? == Content::Empty {
-        plan.check().map_err(|e| e.to_string())?;
+        if !cloned {
+            plan.check().map_err(|e| e.to_string())?;
+        }
         make_pgdata(pgdata)?;
     }
-    let lock = acquire(pgdata)?;
+    let mut lock = acquire(pgdata)?;
     // What counts is what is found from here on: until the lock is held another container may be at work.
-    match stage::recover(pgdata).map_err(|e| format!("an interrupted initialisation of {}: {e}", pgdata.display()))? {
+    match stage::recover(pgdata).map_err(|e| format!("an interrupted job on {}: {e}", pgdata.display()))? {
         stage::Leftover::None => {}
-        stage::Leftover::Removed => tracing::warn!("an interrupted initialisation was removed"),
-        stage::Leftover::Finished => tracing::warn!("an interrupted initialisation was finished"),
+        stage::Leftover::Removed => tracing::warn!("an interrupted initialisation or clone was removed"),
+        stage::Leftover::Finished => {
+            tracing::warn!("an interrupted initialisation or clone was finished");
+            // Another inode may have the name now.
+            lock = acquire_again(pgdata, lock)?;
+        }
     }
     let content = datadir::inspect(pgdata, major).map_err(|e| e.to_string())?;
     match content {
+        Content::Empty if cloned => {}
         Content::Empty => plan.check().map_err(|e| e.to_string())?,
         Content::Cluster { backup_label } => {
             if backup_label {
@@ -307,6 +327,14 @@ fn make_pgdata(pgdata: &Path) -> Result<(), String> {
             pgdata.display()
         )
     })
+}
+
+/// The lock on what has the name `pgdata` now. One that is held already cannot be taken twice.
+fn acquire_again(pgdata: &Path, held: Option<DirLock>) -> Result<Option<DirLock>, String> {
+    match held {
+        Some(lock) if lock.is_on(pgdata) => Ok(Some(lock)),
+        _ => acquire(pgdata),
+    }
 }
 
 fn acquire(pgdata: &Path) -> Result<Option<DirLock>, String> {

@@ -83,7 +83,10 @@ fn row(member: &Member) -> [String; 8] {
         facts.and_then(|f| f.timeline).map_or_else(dash, |t| t.to_string()),
         facts.and_then(|f| f.lsn.clone()).unwrap_or_else(dash),
         facts.and_then(|f| f.lag_bytes).map_or_else(dash, |l| format!("{l} B")),
-        facts.map(|f| f.pending_restart.join(",")).filter(|p| !p.is_empty()).unwrap_or_else(dash),
+        facts
+            .map(|f| f.pending_restart.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+            .filter(|p| !p.is_empty())
+            .unwrap_or_else(dash),
         age(member.state_age_seconds),
     ]
 }

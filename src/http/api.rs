@@ -11,6 +11,7 @@ use crate::{
     lifecycle::{Phase, Role},
     manager::{Event, Events, Snapshot},
     postgres::{
+        config::standby,
         ping::{Ping, Pinger},
         sql::{self, Facts, Login},
     },
@@ -83,7 +84,7 @@ impl Api {
             Phase::Running { role } => Some(role),
             _ => None,
         };
-        let mut problems = Vec::new();
+        let mut problems = snapshot.config.problems();
         let mut facts = None;
         let ping = self.accepting(snapshot).await;
         match role {
@@ -130,8 +131,10 @@ fn problems_of(role: Role, facts: &Facts) -> Vec<String> {
     if role == Role::Standby && !facts.streaming {
         problems.push("the standby does not stream from a primary".into());
     }
-    if !facts.pending_restart.is_empty() {
-        problems.push(format!("changed settings wait for a restart: {}", facts.pending_restart.join(", ")));
+    for pending in &facts.pending_restart {
+        let order = standby::order(role == Role::Primary, &pending.name, &pending.value, &pending.new_value);
+        let order = order.map(|o| format!("; {o}")).unwrap_or_default();
+        problems.push(format!("a changed setting waits for a restart: {pending}{order}"));
     }
     problems
 }

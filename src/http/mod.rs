@@ -90,6 +90,8 @@ pub fn serve_control(path: &Path, api: Api) -> Result<(), Error> {
         Router::new()
             .route("/restart", post(commands::restart))
             .route("/reload", post(commands::reload))
+            .route("/promote", post(commands::promote))
+            .route("/reinit", post(commands::reinit))
             .with_state(api),
     );
     tokio::spawn(async move { axum::serve(listener, router).await });

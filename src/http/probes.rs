@@ -39,9 +39,11 @@ pub(super) async fn livez(State(api): State<Api>) -> Answer {
 pub(super) async fn startupz(State(api): State<Api>) -> Answer {
     let Some(snapshot) = api.snapshot().await else { return no(STUCK) };
     match snapshot.memory.phase {
-        Phase::Begun | Phase::Initialising | Phase::Starting | Phase::Running { .. } => {
-            yes(snapshot.memory.phase.name())
-        }
+        Phase::Begun
+        | Phase::Working { .. }
+        | Phase::Waiting { job: Some(_), .. }
+        | Phase::Starting
+        | Phase::Running { .. } => yes(snapshot.memory.phase.name()),
         _ => no(describe(&snapshot)),
     }
 }

@@ -1,8 +1,8 @@
 //! Why the manager is where it is, as a value with a text.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use super::Stop;
+use super::{Job, Stop};
 use crate::pid1::{Exit, Signal};
 
 /// Why the manager is where it is: logged when it changes, shown by `status`.
@@ -18,6 +18,28 @@ pub enum Reason {
     Initialised,
     /// The initialisation failed.
     InitialisationFailed(String),
+    /// A clone or a rewind is over.
+    JobDone(Job),
+    /// A job failed, and will be tried again or another way.
+    JobFailed(Job, String),
+    /// A job that failed is tried again.
+    TryingAgain(Job),
+    /// The data directory holds what the source has not.
+    Diverged(String),
+    /// A rewind of the data directory was begun and not finished.
+    HalfRewound,
+    /// The source must not be followed.
+    Refused(String),
+    /// The source was looked at: this directory can follow it.
+    Follows(String),
+    /// The source could not be looked at.
+    SourceSilent(String),
+    /// This member was promoted over its source, which has not been promoted since.
+    WasPromoted(String),
+    /// A promotion is over.
+    Promoted(Duration),
+    /// A new clone was commanded.
+    ReinitCommanded,
     /// PostgreSQL says that it is ready.
     Ready,
     /// A signal said so.
@@ -28,6 +50,10 @@ pub enum Reason {
     TookTooLong(Stop),
     /// PostgreSQL could not be started.
     NotStarted(String),
+    /// The configuration has mistakes.
+    ConfigurationRefused(String),
+    /// PostgreSQL ended before it was ready, with a configuration that had never worked.
+    ConfigurationFailed(Exit),
     /// PostgreSQL ended by itself before it had ever been ready.
     NeverReady(Exit),
     /// PostgreSQL ended and nobody had told it to.
@@ -46,12 +72,28 @@ impl fmt::Display for Reason {
             Self::DataFound => write!(f, "the data directory is initialised"),
             Self::Initialised => write!(f, "initialisation is complete"),
             Self::InitialisationFailed(why) => write!(f, "initialisation failed: {why}"),
+            Self::JobDone(job) => write!(f, "{} is complete", job.name()),
+            Self::JobFailed(job, why) => write!(f, "{} failed: {why}", job.name()),
+            Self::TryingAgain(job) => write!(f, "{} again", job.name()),
+            Self::Diverged(why) | Self::Refused(why) | Self::Follows(why) | Self::WasPromoted(why) => f.write_str(why),
+            Self::HalfRewound => write!(
+                f,
+                "a rewind of the data directory was cut short, and it must not be started like this: start it with \
+                 standby-of to finish, or restore it"
+            ),
+            Self::SourceSilent(why) => write!(f, "started as a standby that accepts reads, without its source: {why}"),
+            Self::Promoted(took) => write!(f, "promoted: writes are accepted, {} ms after the order", took.as_millis()),
+            Self::ReinitCommanded => write!(f, "a new clone was commanded"),
             Self::Ready => write!(f, "PostgreSQL accepts connections"),
             Self::Told(signal) => write!(f, "SIG{} was received", signal.name()),
             Self::RestartCommanded => write!(f, "a restart was commanded"),
             Self::TookTooLong(Stop::Immediate) => write!(f, "the fast shutdown took longer than shutdown-timeout"),
             Self::TookTooLong(_) => write!(f, "PostgreSQL did not answer the immediate shutdown"),
             Self::NotStarted(why) => write!(f, "PostgreSQL could not be started: {why}"),
+            Self::ConfigurationRefused(why) => write!(f, "{why}"),
+            Self::ConfigurationFailed(exit) => {
+                write!(f, "PostgreSQL {exit} before it was ready with its changed configuration; its own lines say why")
+            }
             Self::NeverReady(exit) => write!(f, "PostgreSQL {exit} before it was ready; its own lines say why"),
             Self::Crashed(exit) => write!(f, "PostgreSQL {exit} and nobody had told it to stop"),
             Self::ShutDownByOthers => write!(f, "PostgreSQL was shut down in order, not by this manager"),

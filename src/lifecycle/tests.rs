@@ -1,9 +1,12 @@
 use super::*;
 
-const LIMITS: Limits = Limits { shutdown_timeout: Duration::from_secs(25) };
+const LIMITS: Limits = Limits { shutdown_timeout: Duration::from_secs(25), standby: false };
+const STANDBY: Limits = Limits { standby: true, ..LIMITS };
+const START: Action = Action::Start { standby: false };
 
 /// Feeds inputs one second apart and collects what the decision answers.
 struct Run {
+    limits: Limits,
     memory: Memory,
     now: Mono,
     actions: Vec<Action>,
@@ -11,8 +14,12 @@ struct Run {
 
 impl Run {
     fn new(initialised: bool) -> Self {
-        let run = Self { memory: Memory::default(), now: Mono::ZERO, actions: Vec::new() };
-        run.then(Input::Begin { initialised })
+        Self::of(LIMITS, if initialised { Data::Whole } else { Data::Empty })
+    }
+
+    fn of(limits: Limits, data: Data) -> Self {
+        let run = Self { limits, memory: Memory::default(), now: Mono::ZERO, actions: Vec::new() };
+        run.then(Input::Begin(data))
     }
 
     /// A server that accepts connections.
@@ -22,7 +29,7 @@ impl Run {
 
     fn then(mut self, input: Input) -> Self {
         self.now += Duration::from_secs(1);
-        let (memory, actions) = step(&LIMITS, self.memory, self.now, input);
+        let (memory, actions) = step(&self.limits, self.memory, self.now, input);
         self.memory = memory;
         self.actions.extend(actions);
         self
@@ -70,16 +77,16 @@ fn signal(signal: Signal) -> Input {
 #[test]
 fn an_empty_directory_is_initialised_and_then_started() {
     Run::new(false)
-        .does(&[Action::Initialise])
-        .then(Input::InitialisationDone(Ok(())))
-        .does(&[Action::Start])
+        .does(&[Action::Work(Job::Initialise)])
+        .then(Input::Done(Job::Initialise, Ok(())))
+        .does(&[START])
         .then(Input::Ready(Role::Primary))
         .does(&[]);
 }
 
 #[test]
 fn a_failed_initialisation_ends_the_manager_with_1() {
-    Run::new(false).then(Input::InitialisationDone(Err("x".into()))).exits_with(1);
+    Run::new(false).then(Input::Done(Job::Initialise, Err(Failure::ForNow("x".into())))).exits_with(1);
 }
 
 #[test]
@@ -150,13 +157,13 @@ fn a_stop_that_somebody_else_cut_short_is_no_orderly_one() {
 
 #[test]
 fn a_signal_during_initialisation_cancels_it() {
-    let cancelled = |kind| Run::new(false).forget().then(signal(kind)).does(&[Action::CancelInitialisation]);
-    let done = Input::InitialisationDone(Err("it was told to stop".into()));
+    let cancelled = |kind| Run::new(false).forget().then(signal(kind)).does(&[Action::Cancel]);
+    let done = Input::Done(Job::Initialise, Err(Failure::ForNow("it was told to stop".into())));
     cancelled(Term).then(done.clone()).exits_with(0);
     cancelled(Int).then(done.clone()).exits_with(0);
     cancelled(Quit).then(done).exits_with(128 + 3);
     // It may have finished at that very moment; nobody wants the server any more.
-    cancelled(Term).then(Input::InitialisationDone(Ok(()))).exits_with(0);
+    cancelled(Term).then(Input::Done(Job::Initialise, Ok(()))).exits_with(0);
 }
 
 #[test]
@@ -185,10 +192,10 @@ fn a_crash_is_followed_by_a_restart_once_nothing_is_left_of_the_old_server() {
     for exit in [Exit::Signal(9), Exit::Signal(11), Exit::Code(2)] {
         let run = Run::running().then(Input::Exited(exit)).does(&[Action::CleanUp]).then(Input::CleanedUp);
         assert_eq!(run.memory.restarts, 1);
-        run.does(&[Action::Start]);
+        run.does(&[START]);
     }
     // A crash before it was ever ready is one too, when it was a signal.
-    Run::new(true).forget().ends(Exit::Signal(11)).does(&[Action::CleanUp, Action::Start]);
+    Run::new(true).forget().ends(Exit::Signal(11)).does(&[Action::CleanUp, START]);
 }
 
 #[test]
@@ -205,7 +212,7 @@ fn restarts_slow_down_and_a_steady_run_makes_them_quick_again() {
     }
     assert_eq!(delays, [0, 1, 2, 4, 8, 16, 30, 30]);
     let run = run.then(Input::Ready(Role::Primary)).later(61).forget().ends(Exit::Signal(9));
-    run.does(&[Action::CleanUp, Action::Start]);
+    run.does(&[Action::CleanUp, START]);
 }
 
 #[test]
@@ -235,7 +242,7 @@ fn a_commanded_restart_stops_and_starts() {
         .then(Input::Restart)
         .does(&[Action::Stop(Stop::Fast)])
         .ends(Exit::Code(0))
-        .does(&[Action::CleanUp, Action::Start]);
+        .does(&[Action::CleanUp, START]);
     // A stop that is ordered meanwhile wins.
     Run::running().then(Input::Restart).then(signal(Term)).ends(Exit::Code(0)).exits_with(0);
 }
@@ -251,4 +258,170 @@ fn a_server_that_cannot_be_executed_ends_the_manager_unless_it_could_be_before()
     Run::new(true).then(Input::NotStarted("no such file".into())).exits_with(1);
     let run = Run::running().ends(Exit::Signal(9)).then(Input::NotStarted("no memory".into()));
     assert!(matches!(run.memory.phase, Phase::Waiting { .. }));
+}
+
+fn standby() -> Run {
+    let follows = Look::Standby(Reason::Follows("yes".into()));
+    Run::of(STANDBY, Data::Whole).then(Input::Looked(follows)).then(Input::Ready(Role::Standby)).forget()
+}
+
+const AS_STANDBY: Action = Action::Start { standby: true };
+
+fn for_now() -> Result<(), Failure> {
+    Err(Failure::ForNow("no answer".into()))
+}
+
+fn repair(job: Job) -> Repair {
+    Repair { job, why: "past the fork".into() }
+}
+
+#[test]
+fn an_empty_standby_is_cloned_and_started_as_one() {
+    Run::of(STANDBY, Data::Empty)
+        .does(&[Action::Work(Job::Clone)])
+        .then(Input::Done(Job::Clone, Ok(())))
+        .does(&[AS_STANDBY]);
+}
+
+#[test]
+fn a_clone_that_fails_is_tried_again_ever_more_slowly_until_it_streams() {
+    let mut run = Run::of(STANDBY, Data::Empty);
+    let mut delays = Vec::new();
+    for _ in 0..7 {
+        run = run.forget().then(Input::Done(Job::Clone, for_now()));
+        delays.push((run.memory.deadline().unwrap() - run.now).as_secs());
+        run = run.timer().does(&[Action::Work(Job::Clone)]);
+    }
+    assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+    // What cannot work is not tried again.
+    run.then(Input::Done(Job::Clone, Err(Failure::Final("another major".into())))).exits_with(78);
+}
+
+#[test]
+fn a_data_directory_is_looked_at_before_it_is_started_as_a_standby() {
+    let looked = |look| Run::of(STANDBY, Data::Whole).does(&[Action::Work(Job::Look)]).then(Input::Looked(look));
+    looked(Look::Standby(Reason::SourceSilent("down".into()))).does(&[AS_STANDBY]);
+    looked(Look::AsItIs(Reason::WasPromoted("over it".into()))).does(&[START]);
+    looked(Look::Diverged(repair(Job::Rewind))).does(&[Action::Work(Job::Rewind)]);
+    looked(Look::Refused("another cluster".into())).exits_with(78);
+}
+
+#[test]
+fn a_half_rewound_directory_is_never_started() {
+    Run::of(LIMITS, Data::HalfRewound { tries: 1 }).exits_with(1);
+    Run::of(STANDBY, Data::HalfRewound { tries: 1 }).does(&[Action::Work(Job::Rewind)]);
+    Run::of(STANDBY, Data::HalfRewound { tries: 2 }).does(&[Action::Work(Job::Clone)]);
+}
+
+#[test]
+fn a_rewind_that_fails_is_followed_by_a_clone_and_one_that_could_not_begin_by_another_try() {
+    let rewinding = || Run::of(STANDBY, Data::HalfRewound { tries: 1 }).forget();
+    let hopeless = Err(Failure::Hopeless("no common ancestor".into()));
+    rewinding().then(Input::Done(Job::Rewind, hopeless)).does(&[Action::Work(Job::Clone)]);
+    rewinding().then(Input::Done(Job::Rewind, for_now())).timer().does(&[Action::Work(Job::Rewind)]);
+}
+
+#[test]
+fn a_standby_that_diverged_is_stopped_repaired_and_started() {
+    standby()
+        .then(Input::Diverged(repair(Job::Rewind)))
+        .does(&[Action::Stop(Stop::Fast)])
+        .ends(Exit::Code(0))
+        .does(&[Action::CleanUp, Action::Work(Job::Rewind)])
+        .then(Input::Done(Job::Rewind, Ok(())))
+        .does(&[AS_STANDBY]);
+    // A stop that is ordered meanwhile wins.
+    standby().then(Input::Diverged(repair(Job::Clone))).then(signal(Term)).ends(Exit::Code(0)).exits_with(0);
+}
+
+#[test]
+fn repairs_that_do_not_help_come_to_an_end_and_begin_anew_once_it_streamed() {
+    let mut run = standby();
+    for _ in 0..MOST_REPAIRS {
+        run = run.then(Input::Diverged(repair(Job::Clone))).ends(Exit::Code(0));
+        run = run.then(Input::Done(Job::Clone, Ok(()))).then(Input::Ready(Role::Standby)).forget();
+    }
+    let run = run.then(Input::Diverged(repair(Job::Clone))).does(&[]);
+    assert!(run.memory.gave_up());
+    let run = run.then(Input::Streaming).then(Input::Diverged(repair(Job::Clone)));
+    run.does(&[Action::Stop(Stop::Fast)]);
+}
+
+#[test]
+fn a_primary_is_never_repaired_nor_cloned_anew() {
+    Run::running().then(Input::Diverged(repair(Job::Clone))).then(Input::Reinit).does(&[]);
+    // Nor a standby that is being promoted.
+    standby().then(Input::Promote).forget().then(Input::Diverged(repair(Job::Rewind))).does(&[]);
+}
+
+#[test]
+fn a_promotion_is_ordered_once_and_timed() {
+    let run = standby().then(Input::Promote).does(&[Action::Promote]).then(signal(Usr1)).then(Input::Promote).does(&[]);
+    let run = run.then(Input::Ready(Role::Primary));
+    assert_eq!(run.memory.promotion, Some(Duration::from_secs(3)));
+    // From now on it is a primary, after a crash too.
+    run.forget().ends(Exit::Signal(9)).does(&[Action::CleanUp, START]);
+}
+
+#[test]
+fn a_crashed_standby_is_started_as_one() {
+    standby().ends(Exit::Signal(9)).does(&[Action::CleanUp, AS_STANDBY]);
+}
+
+#[test]
+fn a_restart_makes_a_standby_of_what_the_settings_call_one_by_now() {
+    let mut run = Run::running();
+    run.limits = STANDBY;
+    let run = run.then(Input::Restart).ends(Exit::Code(0));
+    run.does(&[Action::Stop(Stop::Fast), Action::CleanUp, Action::Work(Job::Look)]);
+}
+
+#[test]
+fn a_clone_on_command_replaces_what_is_there() {
+    let run = standby().then(Input::Reinit).ends(Exit::Code(0));
+    run.does(&[Action::Stop(Stop::Fast), Action::CleanUp, Action::Work(Job::Clone)]);
+}
+
+#[test]
+fn a_signal_during_a_clone_cancels_it() {
+    let run = Run::of(STANDBY, Data::Empty).forget().then(signal(Term)).does(&[Action::Cancel]);
+    run.then(Input::Done(Job::Clone, for_now())).exits_with(0);
+    let waiting = Run::of(STANDBY, Data::Empty).then(Input::Done(Job::Clone, for_now()));
+    waiting.then(signal(Term)).exits_with(0);
+}
+
+#[test]
+fn a_configuration_that_never_worked_gives_way_to_the_one_that_did() {
+    Run::new(true)
+        .then(Input::Unproven)
+        .does(&[START])
+        .then(Input::Exited(Exit::Code(1)))
+        .does(&[Action::RejectConfiguration, Action::CleanUp])
+        .then(Input::CleanedUp)
+        .does(&[START])
+        // The other one is not unproven: its failure is PostgreSQL's own.
+        .ends(Exit::Code(1))
+        .exits_with(1);
+}
+
+#[test]
+fn a_configuration_that_worked_once_is_not_given_up_for_a_crash() {
+    Run::new(true)
+        .then(Input::Unproven)
+        .then(Input::Ready(Role::Primary))
+        .forget()
+        .then(Input::Exited(Exit::Signal(9)))
+        .does(&[Action::CleanUp]);
+}
+
+#[test]
+fn a_stop_is_a_stop_whatever_the_configuration() {
+    Run::new(true).then(Input::Unproven).then(signal(Term)).ends(Exit::Code(0)).exits_with(0);
+    Run::new(true).then(signal(Term)).then(Input::Unproven).ends(Exit::Code(0)).exits_with(0);
+    Run::new(true).then(signal(Term)).then(Input::Refused("x".into())).exits_with(0);
+}
+
+#[test]
+fn a_refused_configuration_is_exit_78() {
+    Run::new(true).then(Input::Refused("x".into())).exits_with(78);
 }

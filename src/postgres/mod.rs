@@ -3,6 +3,7 @@
 //! Nothing here decides when to start or stop; see [`crate::lifecycle`] for that.
 
 pub mod bindir;
+pub mod config;
 pub mod controldata;
 pub mod datadir;
 pub mod initialise;
@@ -10,5 +11,8 @@ pub mod lock;
 pub mod pidfile;
 pub mod ping;
 pub mod processes;
+pub mod replication;
 pub mod server;
 pub mod sql;
+pub mod stage;
+pub mod state_dir;

@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 
 use super::{
     bindir::Bindir,
+    config,
     controldata::State,
     lock::DirLock,
     pidfile::{PidFile, Status},
@@ -216,11 +217,8 @@ const SOCKET_DIR: &str = "/var/run/postgresql";
 fn other_socket_dir(launch: &Launch) -> Option<PathBuf> {
     // Where an empty /run was mounted the directory is missing; making it is all it takes.
     let _ = fs::create_dir(SOCKET_DIR);
-    let conf = fs::read_to_string(launch.pgdata.join("postgresql.conf")).unwrap_or_default();
-    let chosen = conf.lines().any(|l| l.trim_start().starts_with("unix_socket_directories"))
-        || launch.arguments.iter().any(|a| {
-            a.starts_with("-k") || a.contains("unix_socket_directories") || a.contains("unix-socket-directories")
-        });
+    let chosen = config::value_of(&launch.arguments, "unix_socket_directories").is_some()
+        || launch.arguments.iter().any(|a| a.starts_with("-k"));
     let debian = launch.bindir.path.starts_with("/usr/lib/postgresql");
     let writable = nix::unistd::access(SOCKET_DIR, nix::unistd::AccessFlags::W_OK).is_ok();
     (debian && !chosen && !writable).then(|| launch.run_dir.clone())

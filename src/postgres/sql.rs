@@ -1,11 +1,15 @@
 //! The queries. Each has its deadlines, on the server and here, and runs with `synchronous_commit = local`, so that
 //! none of podgres' own work ever waits for a standby.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
+use super::config;
 use crate::settings::official::Secret;
 
 /// From the first byte of the connection to the answer.
@@ -32,18 +36,35 @@ pub struct Facts {
     /// How many bytes a standby's replay is behind what its primary last reported; none where it does not stream.
     pub lag_bytes: Option<i64>,
     /// The settings whose changed value waits for a restart.
-    pub pending_restart: Vec<String>,
+    pub pending_restart: Vec<PendingRestart>,
     /// PostgreSQL's version, in full.
     pub version: String,
     /// The cluster's identity.
     pub system_identifier: String,
 }
 
+/// A changed setting that waits for a restart.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PendingRestart {
+    /// The setting.
+    pub name: String,
+    /// Its value now.
+    pub value: String,
+    /// Its value after the restart.
+    pub new_value: String,
+}
+
+impl std::fmt::Display for PendingRestart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} → {}", self.name, self.value, self.new_value)
+    }
+}
+
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It took longer than two seconds.
-    #[error("PostgreSQL did not answer within {} s", TIMEOUT.as_secs())]
+    /// It took longer than it may.
+    #[error("PostgreSQL did not answer in time")]
     Timeout,
     /// PostgreSQL refused.
     #[error("PostgreSQL refused: {0}")]
@@ -53,6 +74,38 @@ pub enum Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Refused(error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_string()))
+    }
+}
+
+/// Where the own server is reached, and as whom.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// The directory of its Unix socket.
+    pub socket_dir: PathBuf,
+    /// The number in the socket's name.
+    pub port: u16,
+    /// As whom.
+    pub login: Login,
+}
+
+impl Local {
+    /// Runs `work` in a session of its own in the database `postgres`, within `deadline` in all. For more than the two
+    /// seconds that each statement has, `work` sets its own `statement_timeout`.
+    ///
+    /// # Errors
+    /// When PostgreSQL refuses, or the deadline passes.
+    pub async fn within<T>(
+        &self,
+        deadline: Duration,
+        work: impl AsyncFnOnce(&Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let all = async {
+            let session = Session::open(&self.socket_dir, self.port, &self.login, "postgres").await?;
+            let done = work(&session.client).await;
+            session.close().await;
+            done
+        };
+        tokio::time::timeout(deadline, all).await.map_err(|_| Error::Timeout)?
     }
 }
 
@@ -96,13 +149,15 @@ pub async fn facts(socket_dir: &Path, port: u16, login: &Login) -> Result<Facts,
     tokio::time::timeout(TIMEOUT, async {
         let session = Session::open(socket_dir, port, login, "postgres").await?;
         let row = session.client.query_one(FACTS, &[]).await?;
+        let pending = row.try_get::<_, bool>(4)?;
+        let pending_restart = if pending { pending_restart(&session.client).await? } else { Vec::new() };
         session.close().await;
         Ok(Facts {
             timeline: row.try_get(0)?,
             lsn: row.try_get(1)?,
             streaming: row.try_get(2)?,
             lag_bytes: row.try_get(3)?,
-            pending_restart: row.try_get(4)?,
+            pending_restart,
             version: row.try_get(5)?,
             system_identifier: row.try_get(6)?,
         })
@@ -117,6 +172,27 @@ select (select timeline_id from pg_control_checkpoint()),
        exists (select from pg_stat_wal_receiver where status = 'streaming'),
        (select greatest(0, pg_wal_lsn_diff(latest_end_lsn, pg_last_wal_replay_lsn()))::int8
           from pg_stat_wal_receiver where status = 'streaming'),
-       array(select name from pg_settings where pending_restart order by name)::text[],
+       exists (select from pg_settings where pending_restart),
        current_setting('server_version'),
        (select system_identifier::text from pg_control_system())";
+
+/// Asks which changed settings wait for a restart.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub async fn pending_restart(client: &Client) -> Result<Vec<PendingRestart>, Error> {
+    let rows = client.query(PENDING_RESTART, &[]).await?;
+    let pending = |row: &tokio_postgres::Row| {
+        let (name, value, new_value): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let shown = |v: &str| config::shown(&name, v);
+        Ok(PendingRestart { value: shown(&value), new_value: shown(&new_value), name })
+    };
+    rows.iter().map(pending).collect()
+}
+
+/// What is in no file any more gets its built-in value, in the setting's own unit.
+const PENDING_RESTART: &str = "
+select name, current_setting(name),
+       coalesce((select f.setting from pg_file_settings f where lower(f.name) = lower(s.name)
+                  order by seqno desc limit 1), boot_val || coalesce(' x ' || unit, ''), '')
+  from pg_settings s where pending_restart order by name";

@@ -6,11 +6,13 @@
 //! This module never touches a data directory.
 
 pub mod official;
+mod replication;
 mod sources;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use official::Official;
+use crate::postgres::replication::{conninfo, source::Address};
+use official::{Official, Secret};
 use sources::Sources;
 pub use sources::{Flags, nearest_flag, split_run_arguments};
 
@@ -36,6 +38,33 @@ pub const SETTINGS: &[Setting] = &[
         help: "How the member finds its cluster. This version knows one way: alone.",
     },
     Setting {
+        name: "standby-of",
+        value: "CONNINFO",
+        default: "-",
+        help: "A connection string, such as `host=db1`: this member is a standby of that server. An empty data directory \
+            is cloned from it; one that is there follows it, rewound or cloned anew if it has diverged.",
+    },
+    Setting {
+        name: "replication-user",
+        value: "NAME",
+        default: "podgres",
+        help: "The role that standbys connect as. A primary makes it.",
+    },
+    Setting {
+        name: "replication-password",
+        value: "PASSWORD",
+        default: "derived from the superuser's",
+        help: "Its password. Members that know the same superuser's password need none.",
+    },
+    Setting { name: "replication-password-file", value: "FILE", default: "-", help: "A file that holds it instead." },
+    Setting {
+        name: "slot-retention",
+        value: "DURATION",
+        default: "24h",
+        help: "How long a primary keeps the replication slot, and with it the WAL, of a standby that is gone. \
+            `max_slot_wal_keep_size` bounds it too.",
+    },
+    Setting {
         name: "shutdown-timeout",
         value: "DURATION",
         default: "25s",
@@ -51,7 +80,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "config-dir",
         value: "DIR",
         default: "/etc/podgres",
-        help: "Where `podgres.toml`, the file form of these settings, is.",
+        help: "Where your `postgresql.conf`, `pg_hba.conf`, `pg_ident.conf` are, and `podgres.toml`, the file form of \
+            these settings.",
     },
     Setting {
         name: "run-dir",
@@ -112,12 +142,30 @@ pub enum Error {
         /// What the system or the parser said.
         reason: String,
     },
+    /// A connection string that is none. Not shown: a password may be in it.
+    #[error("{origin}: {source}")]
+    Conninfo {
+        /// Where it was found.
+        origin: String,
+        /// What is wrong with it.
+        #[source]
+        source: conninfo::Error,
+    },
     /// `X` and `X_FILE` at once.
     #[error(
         "both {0} and {0}_FILE are set, but they exclude each other: \
          keep the one that holds the value and remove the other"
     )]
     Both(&'static str),
+}
+
+/// The role that standbys use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    /// `replication-user`.
+    pub user: String,
+    /// `replication-password`, or what follows from the superuser's; none where that is not known either.
+    pub password: Option<Secret>,
 }
 
 /// How a member finds its cluster.
@@ -136,8 +184,16 @@ pub use crate::logs::Format as LogFormat;
 pub struct Settings {
     /// `mode`.
     pub mode: Mode,
+    /// `standby-of`: the source, with the role that is used there.
+    pub standby_of: Option<Address>,
+    /// `replication-user` and `replication-password`.
+    pub replication: Replication,
+    /// `slot-retention`.
+    pub slot_retention: Duration,
     /// `shutdown-timeout`: from a fast shutdown's start to the immediate one that follows.
     pub shutdown_timeout: Duration,
+    /// `config-dir`.
+    pub config_dir: PathBuf,
     /// `postgres-bindir`, where one was given.
     pub postgres_bindir: Option<PathBuf>,
     /// `run-dir`, where one was given.
@@ -177,16 +233,24 @@ impl Settings {
             "text" => Some(LogFormat::Text),
             _ => None,
         })?;
+        let official = Official::load(environment)?;
+        let replication = replication::role(&sources, &official)?;
         Ok(Self {
+            standby_of: replication::source(&sources, &replication)?,
+            replication,
+            slot_retention: sources
+                .parse("slot-retention", "a duration such as 24h or 30m", |v| humantime::parse_duration(v).ok())?
+                .unwrap_or(DEFAULT_SLOT_RETENTION),
             mode: mode.unwrap_or(Mode::Standalone),
             shutdown_timeout: sources
                 .parse("shutdown-timeout", "a duration such as 25s or 500ms, at least 1s", parse_timeout)?
                 .unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+            config_dir: sources.config_dir()?,
             postgres_bindir: sources.directory("postgres-bindir")?,
             run_dir: sources.directory("run-dir")?,
             listen: Listen { address: listen.unwrap_or(DEFAULT_LISTEN), explicit: listen.is_some() },
             log_format: format,
-            official: Official::load(environment)?,
+            official,
         })
     }
 }
@@ -194,6 +258,9 @@ impl Settings {
 /// Five seconds inside the kubelet's default grace period of 30 s, after which it kills
 /// (<https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination>).
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// A node's repair or a week-end's mistake; for WAL to fill the volume `max_slot_wal_keep_size` sets the bound.
+const DEFAULT_SLOT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Patroni's port, which the load balancers that check `/primary` already use.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 8008);

@@ -49,7 +49,14 @@ pub struct Official {
 }
 
 /// Variables that hold secrets, or the paths of secrets, and are kept from every process that serves clients.
-pub const SECRET_VARIABLES: &[&str] = &["POSTGRES_PASSWORD", "POSTGRES_PASSWORD_FILE", "PGPASSWORD"];
+pub const SECRET_VARIABLES: &[&str] = &[
+    "POSTGRES_PASSWORD",
+    "POSTGRES_PASSWORD_FILE",
+    "PGPASSWORD",
+    "PODGRES_REPLICATION_PASSWORD",
+    "PODGRES_REPLICATION_PASSWORD_FILE",
+    "PODGRES_STANDBY_OF",
+];
 
 impl Official {
     pub(super) fn load(environment: &[(String, String)]) -> Result<Self, Error> {

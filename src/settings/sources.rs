@@ -40,12 +40,16 @@ impl Sources {
             found.insert(*name, (value.clone(), Origin::Flag(name)));
         }
         let mut sources = Self(found);
-        let dir = sources.directory("config-dir")?.unwrap_or_else(|| DEFAULT_CONFIG_DIR.into());
-        let path = dir.join("podgres.toml");
+        let path = sources.config_dir()?.join("podgres.toml");
         for (name, value) in from_file(&path)? {
             sources.0.entry(name).or_insert_with(|| (value, Origin::File(path.clone(), name)));
         }
         Ok(sources)
+    }
+
+    /// The text of a setting that somebody gave, and where.
+    pub(super) fn text(&self, name: &str) -> Option<(&str, String)> {
+        self.0.get(name).map(|(text, origin)| (text.as_str(), origin.to_string()))
     }
 
     pub(super) fn parse<T>(
@@ -60,6 +64,10 @@ impl Sources {
             value: text.clone(),
             wanted: wanted.into(),
         })
+    }
+
+    pub(super) fn config_dir(&self) -> Result<PathBuf, Error> {
+        Ok(self.directory("config-dir")?.unwrap_or_else(|| DEFAULT_CONFIG_DIR.into()))
     }
 
     pub(super) fn directory(&self, name: &str) -> Result<Option<PathBuf>, Error> {

@@ -1,0 +1,342 @@
+//! The loop's part in replication: jobs that make a standby, the tasks that a role brings with it, what a standby is told
+//! of its source.
+
+use std::{fs::File, io, path::Path, time::Duration};
+
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::{Event, Manager, watch};
+use crate::{
+    lifecycle::{Failure, Input, Job, Limits, Phase, Reason, Role},
+    postgres::{
+        controldata, initialise,
+        lock::DirLock,
+        replication::{
+            clone,
+            follow::{Follower, Report},
+            look::Looking,
+            membership::{self, Membership},
+            primary::Primary,
+            rewind,
+            source::{Address, Source},
+        },
+        sql::{Local, Login},
+    },
+    settings::{Replication, Settings},
+};
+
+/// The settings that are about other members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Peers {
+    pub(super) standby_of: Option<Address>,
+    role: Replication,
+    retention: Duration,
+}
+
+impl Peers {
+    pub(super) fn of(settings: &Settings) -> Self {
+        let mut standby_of = settings.standby_of.clone();
+        if let Some(address) = &mut standby_of {
+            // By this name the source knows its standbys.
+            address.conninfo = address.conninfo.clone().with_default("application_name", &membership::member_name());
+        }
+        Self { standby_of, role: settings.replication.clone(), retention: settings.slot_retention }
+    }
+}
+
+/// The tie between a standby and its source.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Link {
+    /// Whether nothing diverged, so that the standby may have its source.
+    pub(super) attached: bool,
+    /// Whether the source has logical slots to be copied.
+    logical_slots: bool,
+    /// Why it does not stream.
+    pub(super) waiting: Option<String>,
+    streaming: bool,
+}
+
+/// What runs besides the loop.
+#[derive(Default)]
+pub(super) struct Tasks {
+    job: Option<AbortHandle>,
+    role: Option<(Role, AbortHandle)>,
+}
+
+impl Tasks {
+    pub(super) fn end_role(&mut self) {
+        if let Some((_, task)) = self.role.take() {
+            task.abort();
+        }
+    }
+}
+
+/// What the decision is to know of the settings.
+pub(super) fn limits(settings: &Settings) -> Limits {
+    Limits { shutdown_timeout: settings.shutdown_timeout, standby: settings.standby_of.is_some() }
+}
+
+/// The role for which there are rules of our own in `pg_hba.conf`: where no password is known there is no such role.
+pub(super) fn replication_user(settings: &Settings) -> Option<String> {
+    settings.replication.password.is_some().then(|| settings.replication.user.clone())
+}
+
+/// Makes a standby of a data directory: PostgreSQL starts in recovery and stays there.
+pub(super) fn mark(pgdata: &Path) -> io::Result<()> {
+    if !pgdata.join("recovery.signal").exists() && !pgdata.join("standby.signal").exists() {
+        File::create(pgdata.join("standby.signal"))?.sync_all()?;
+        File::open(pgdata)?.sync_all()?;
+    }
+    Ok(())
+}
+
+impl Manager {
+    /// What podgres owns in PostgreSQL's files. A standby without a source waits for one, and accepts reads.
+    pub(super) fn owned(&self, standby: bool) -> Vec<(&'static str, String)> {
+        if !standby {
+            return Vec::new();
+        }
+        let mut owned = vec![("recovery_target_timeline", "latest".to_string())];
+        let source = self.source().filter(|_| self.link.attached);
+        owned.push(("primary_conninfo", source.as_ref().map(|s| s.conninfo().to_string()).unwrap_or_default()));
+        owned.push(("primary_slot_name", source.and_then(|_| self.membership()).map(|m| m.slot()).unwrap_or_default()));
+        if self.link.logical_slots {
+            // The one needs the other (<https://www.postgresql.org/docs/17/logicaldecoding-explanation.html>).
+            owned.push(("sync_replication_slots", "on".into()));
+            owned.push(("hot_standby_feedback", "on".into()));
+        }
+        owned
+    }
+
+    fn source(&self) -> Option<Source> {
+        let launch = &self.plan.launch;
+        let address = self.peers.standby_of.as_ref()?;
+        match Source::new(address, &launch.run_dir, &launch.bindir, &self.runner) {
+            Ok(source) => Some(source),
+            Err(error) => {
+                tracing::error!(
+                    "the password of the source cannot be written into {}: {error}",
+                    launch.run_dir.display()
+                );
+                None
+            }
+        }
+    }
+
+    fn membership(&self) -> Option<Membership> {
+        let address = self.peers.standby_of.as_ref()?;
+        Some(Membership::of(&self.plan.launch.pgdata, address.conninfo.place()))
+    }
+
+    pub(super) fn take_settings(&mut self, settings: &Settings) {
+        self.limits = limits(settings);
+        self.config.set_replication_user(replication_user(settings));
+        let peers = Peers::of(settings);
+        if peers == self.peers {
+            return;
+        }
+        let other_source = peers.standby_of != self.peers.standby_of;
+        self.peers = peers;
+        if other_source && self.memory.standby {
+            // The new one has to be looked at first.
+            self.link = Link::default();
+            self.config.set_owned(self.owned(true));
+        }
+        self.tasks.end_role();
+        self.take_up_role();
+    }
+
+    pub(super) fn work(&mut self, job: Job) {
+        self.link.waiting = None;
+        let events = self.events.clone();
+        if job == Job::Initialise {
+            return self.initialise();
+        }
+        let (Some(source), Some(membership)) = (self.source(), self.membership()) else {
+            let why = Failure::ForNow("the settings name no source (standby-of) any more".into());
+            return self.decide(Input::Done(job, Err(why)));
+        };
+        let launch = &self.plan.launch;
+        let (pgdata, bindir, runner) = (launch.pgdata.clone(), launch.bindir.clone(), self.runner.clone());
+        let reporter = self.reporter.clone();
+        let task = match job {
+            Job::Clone => {
+                let system_identifier = controldata::system_identifier(&pgdata);
+                let (waldir, slot) = (self.plan.official.waldir.clone(), membership.slot());
+                let plan = clone::Plan { pgdata, waldir, slot, source, system_identifier, bindir, runner, reporter };
+                spawn_local(async move {
+                    let result = clone::clone(&plan).await;
+                    let _ = events.send(Event::JobDone(job, result.map_err(clone_failure))).await;
+                })
+            }
+            Job::Rewind => {
+                let config_file = self.archive.clone();
+                let slot = membership.slot();
+                let plan = rewind::Plan { pgdata, source, slot, bindir, runner, reporter, config_file };
+                spawn_local(async move {
+                    let result = rewind::rewind(&plan).await;
+                    let _ = events.send(Event::JobDone(job, result.map(|()| None).map_err(rewind_failure))).await;
+                })
+            }
+            Job::Look | Job::Initialise => {
+                let looking = Looking { pgdata, source, membership, bindir, runner };
+                spawn_local(async move {
+                    let seen = looking.look().await;
+                    let _ = events.send(Event::Looked(seen)).await;
+                })
+            }
+        };
+        self.tasks.job = Some(task.abort_handle());
+    }
+
+    fn initialise(&self) {
+        let (plan, runner) = (self.plan.clone(), self.runner.clone());
+        let (events, cancel) = (self.events.clone(), self.cancel.subscribe());
+        spawn_local(async move {
+            let result = initialise::initialise(&plan, &runner, cancel).await;
+            let result = result.map_err(|e| Failure::ForNow(e.to_string()));
+            let _ = events.send(Event::JobDone(Job::Initialise, result)).await;
+        });
+    }
+
+    /// An initialisation cleans up after itself and then says so. Other jobs are dropped, which kills their programs; what
+    /// they leave is cleared away by the next start.
+    pub(super) fn cancel_job(&mut self) {
+        let _ = self.cancel.send(true);
+        if let Some(task) = self.tasks.job.take().filter(|t| !t.is_finished()) {
+            task.abort();
+            self.decide(Input::Done(Job::Look, Err(Failure::ForNow("it was told to stop".into()))));
+        }
+    }
+
+    pub(super) fn job_done(&mut self, job: Job, result: Result<Option<DirLock>, Failure>) {
+        self.tasks.job = None;
+        let result = result.map(|lock| {
+            self.lock = lock.or(self.lock.take());
+            match job {
+                Job::Initialise => tracing::info!("PostgreSQL init process complete; ready for start up."),
+                _ => self.joined(),
+            }
+        });
+        self.decide(Input::Done(job, result));
+    }
+
+    /// The data directory is one that follows its source from its start on.
+    fn joined(&mut self) {
+        self.link = Link { attached: true, ..Link::default() };
+        if let Err(error) = rewind::forget(&self.plan.launch.pgdata) {
+            tracing::warn!("the note of an earlier, unfinished rewind cannot be removed: {error}");
+        }
+        self.membership().iter().for_each(Membership::forget_promotion);
+    }
+
+    /// Begins what the role of a server that has become ready asks for, and ends what the former role asked for.
+    pub(super) fn take_up_role(&mut self) {
+        let Phase::Running { role } = self.memory.phase else { return };
+        if self.tasks.role.as_ref().is_some_and(|(r, _)| *r == role) {
+            return;
+        }
+        self.tasks.end_role();
+        let Some(local) = self.local() else { return };
+        let task = match role {
+            Role::Primary => {
+                self.link = Link::default();
+                self.config.set_owned(Vec::new());
+                let promoted = matches!(self.memory.reason, Reason::Promoted(_));
+                let (role, retention) = (self.peers.role.clone(), self.peers.retention);
+                spawn_local(Primary { local, role, retention, promoted }.care())
+            }
+            Role::Standby if self.memory.standby => {
+                let (Some(source), Some(membership)) = (self.source(), self.membership()) else { return };
+                let (pgdata, major) = (self.plan.launch.pgdata.clone(), self.plan.launch.bindir.major);
+                let (slot, copies) = (membership.slot(), Follower::known_copies(&pgdata));
+                let attached = self.link.attached;
+                let follower = Follower { pgdata, local, source, slot, major, attached, copies, silent: None };
+                let events = self.events.clone();
+                spawn_local(follower.follow(async move |report| {
+                    let _ = events.send(Event::Follow(report)).await;
+                }))
+            }
+            Role::Standby => return,
+        };
+        self.tasks.role = Some((role, task.abort_handle()));
+    }
+
+    fn local(&self) -> Option<Local> {
+        let file = self.server.as_ref()?.pid_file()?;
+        let official = &self.plan.official;
+        let login = Login { user: official.user.clone(), password: official.password.clone() };
+        Some(Local { socket_dir: file.socket_dir?, port: file.port, login })
+    }
+
+    pub(super) fn followed(&mut self, report: Report) {
+        let place = self.peers.standby_of.as_ref().map(|a| a.conninfo.place()).unwrap_or_default();
+        match report {
+            Report::Attach => {
+                tracing::info!("nothing diverged: following {place}");
+                self.link.attached = true;
+                self.config.set_owned(self.owned(true));
+                self.reload_files(Ok(()), false, None);
+            }
+            Report::Detach => {
+                tracing::warn!("{place} does not answer: PostgreSQL is not told to try it until it does");
+                self.link.attached = false;
+                self.config.set_owned(self.owned(true));
+                self.reload_files(Ok(()), false, None);
+            }
+            Report::Streaming => {
+                if !std::mem::replace(&mut self.link.streaming, true) {
+                    tracing::info!("streaming from {place}");
+                }
+                self.link.waiting = None;
+                self.decide(Input::Streaming);
+            }
+            Report::Waiting(why) => {
+                if self.link.streaming || self.link.waiting.as_ref() != Some(&why) {
+                    tracing::warn!("not streaming: {why}");
+                }
+                self.link.streaming = false;
+                self.link.waiting = Some(why);
+            }
+            Report::Diverged(repair) => {
+                self.link.streaming = false;
+                self.link.waiting = Some(repair.why.clone());
+                self.decide(Input::Diverged(repair));
+                if self.memory.gave_up() {
+                    tracing::error!("repairs have not helped and no more are tried; podgres reinit makes a new clone");
+                }
+            }
+            Report::LogicalSlots(there) if there != self.link.logical_slots => {
+                self.link.logical_slots = there;
+                self.config.set_owned(self.owned(true));
+                self.reload_files(Ok(()), false, None);
+            }
+            Report::LogicalSlots(_) => {}
+        }
+    }
+
+    /// The note is on disk before the promotion: a restart must know that this is a primary.
+    pub(super) fn promote(&self) {
+        let Some(server) = &self.server else { return };
+        if let Some(Err(error)) = self.membership().map(|m| m.note_promotion()) {
+            tracing::error!("that this member is promoted cannot be noted, and a restart will not know: {error}");
+        }
+        match server.promote() {
+            Ok(()) => tracing::info!("PostgreSQL is told to promote itself"),
+            Err(e) => tracing::error!("cannot promote: writing the file \"promote\" into the data directory: {e}"),
+        }
+        let (events, child, pgdata) = (self.events.clone(), server.child.clone(), self.plan.launch.pgdata.clone());
+        spawn_local(async move { watch::watch_promotion(&pgdata, &child, &events).await });
+    }
+}
+
+fn clone_failure(error: clone::Error) -> Failure {
+    if error.is_final() { Failure::Final(error.to_string()) } else { Failure::ForNow(error.to_string()) }
+}
+
+fn rewind_failure(error: rewind::Error) -> Failure {
+    match error {
+        rewind::Error::Impossible(_) | rewind::Error::Failed(_) => Failure::Hopeless(error.to_string()),
+        _ => Failure::ForNow(error.to_string()),
+    }
+}

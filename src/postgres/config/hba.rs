@@ -1,0 +1,147 @@
+//! `pg_hba.conf` and `pg_ident.conf`: podgres' own rules, then the user's.
+
+use std::path::Path;
+
+use super::{
+    files::Rules,
+    parse::{Mistake, Place},
+};
+use crate::postgres::sql::{self, Session};
+
+/// The lines before the user's own.
+const OWN_LINES: usize = 4;
+
+/// The rules that let the standbys' role in, first because the first rule that matches decides.
+pub(super) fn own_rules(user: &str) -> String {
+    // In quotes no name is a keyword; a line break cannot be in a rule, and no sane role has one.
+    let user = format!("\"{}\"", user.replace('"', "\"\"").replace(['\n', '\r'], " "));
+    format!(
+        "local postgres,replication {user} scram-sha-256\n\
+         host postgres,replication {user} all scram-sha-256\n"
+    )
+}
+
+/// The whole file. The user's first line is line `OWN_LINES + 1`, whatever the own rules are.
+pub(super) fn generate(own: &str, rules: &Rules) -> String {
+    let mut text = format!(
+        "# Written by podgres at each start and reload: changes in this file are lost.\n\
+         # Below its own rules are those of {}.\n",
+        rules.path.display()
+    );
+    text += own;
+    for _ in text.lines().count()..OWN_LINES {
+        text += "#\n";
+    }
+    let dir = rules.path.parent().unwrap_or(Path::new("/"));
+    for line in rules.text.lines() {
+        text += &absolute(line, dir);
+        text.push('\n');
+    }
+    text
+}
+
+/// A line in which files are named as seen from anywhere: `@names` and (from 16 on) `include names` mean a file beside
+/// the one they are in.
+fn absolute(line: &str, dir: &Path) -> String {
+    let trimmed = line.trim_start();
+    let mut words = trimmed.splitn(2, char::is_whitespace);
+    if let (Some("include" | "include_if_exists" | "include_dir"), Some(rest)) = (words.next(), words.next()) {
+        let target = rest.split('#').next().unwrap_or_default().trim().trim_matches('"');
+        let directive = trimmed.split_whitespace().next().unwrap_or_default();
+        return format!("{directive} \"{}\"", dir.join(target).display());
+    }
+    if trimmed.starts_with('#') || !line.contains('@') {
+        return line.into();
+    }
+    let mut text = String::new();
+    for piece in line.split_inclusive(|c: char| c.is_whitespace() || c == ',') {
+        match piece.strip_prefix('@') {
+            Some(name) => text += &format!("@{}", dir.join(name).display()),
+            None => text += piece,
+        }
+    }
+    text
+}
+
+/// Asks a running server, which reads the file anew for this, what is wrong with its `pg_hba.conf` and, where it can
+/// tell, its `pg_ident.conf`. `places` are the user's files.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) async fn mistakes(session: &Session, hba: &Rules, ident: &Rules) -> Result<Vec<Mistake>, sql::Error> {
+    let mut found = wrong_lines(session, "pg_hba_file_rules", "pg_hba.conf", hba).await?;
+    let views = "select from pg_catalog.pg_class where relname = 'pg_ident_file_mappings'";
+    if session.client.query_opt(views, &[]).await?.is_some() {
+        found.extend(wrong_lines(session, "pg_ident_file_mappings", "pg_ident.conf", ident).await?);
+    }
+    Ok(found)
+}
+
+async fn wrong_lines(session: &Session, view: &str, name: &str, rules: &Rules) -> Result<Vec<Mistake>, sql::Error> {
+    // The file's name is there from 16 on, where files may include others.
+    let query = format!(
+        "select v.line_number, v.error, to_jsonb(v) ->> 'file_name' from pg_catalog.{view} v where v.error is not null
+          order by v.line_number"
+    );
+    let mut found = Vec::new();
+    for row in session.client.query(&query, &[]).await? {
+        let (line, text, file): (Option<i32>, String, Option<String>) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let line = line.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
+        found.push(Mistake { place: Some(place(line, file.as_deref(), name, rules)), text });
+    }
+    Ok(found)
+}
+
+/// A line of the generated file, or of another one that it includes, as a line of the user's.
+fn place(line: usize, file: Option<&str>, name: &str, rules: &Rules) -> Place {
+    let generated =
+        file.is_none_or(|f| Path::new(f).file_name().is_some_and(|n| n == name) && f != rules.path.to_string_lossy());
+    match generated {
+        true => Place { file: rules.path.clone(), line: line.saturating_sub(OWN_LINES) },
+        false => Place { file: file.unwrap_or_default().into(), line },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Rules {
+        Rules { path: "/etc/podgres/pg_hba.conf".into(), text: text.into(), base: false }
+    }
+
+    #[test]
+    fn own_rules_are_first_and_take_a_fixed_number_of_lines() {
+        for own in ["".to_string(), own_rules("re\"pl")] {
+            let text = generate(&own, &rules("local all all trust\n"));
+            assert_eq!(text.lines().nth(OWN_LINES), Some("local all all trust"), "{text}");
+        }
+        assert!(own_rules("re\"pl").starts_with("local postgres,replication \"re\"\"pl\" scram-sha-256\nhost "));
+    }
+
+    #[test]
+    fn names_of_files_are_absolute() {
+        for (line, expected) in [
+            ("local all @admins trust", "local all @/d/admins trust"),
+            ("local a,@dbs all trust", "local a,@/d/dbs all trust"),
+            ("host all me@there 0.0.0.0/0 trust", "host all me@there 0.0.0.0/0 trust"),
+            ("include more.conf # x", "include \"/d/more.conf\""),
+            ("include_dir \"/abs\"", "include_dir \"/abs\""),
+            ("# see @admins", "# see @admins"),
+        ] {
+            assert_eq!(absolute(line, Path::new("/d")), expected);
+        }
+    }
+
+    #[test]
+    fn lines_are_the_users() {
+        let rules = rules("");
+        assert_eq!(place(7, None, "pg_hba.conf", &rules), Place { file: rules.path.clone(), line: 3 });
+        assert_eq!(place(7, Some("/run/x/pg_hba.conf"), "pg_hba.conf", &rules).line, 3);
+        assert_eq!(
+            place(7, Some("/d/more.conf"), "pg_hba.conf", &rules),
+            Place { file: "/d/more.conf".into(), line: 7 }
+        );
+    }
+}

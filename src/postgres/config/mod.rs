@@ -1,0 +1,289 @@
+//! PostgreSQL's configuration, in layers. Nothing in the data directory is edited for it.
+//!
+//! Into `run-dir`/config podgres writes, at each start and reload, a `postgresql.conf` that includes, in this order:
+//!
+//! 1. `defaults.conf`: built-in defaults, sized to the container (`sizing.rs`);
+//! 2. the base: `PGDATA/postgresql.conf`, or the file that `config_file` on the command line names;
+//! 3. `user.conf`: `postgresql.conf` of `config-dir` as it was when it was found good, with its includes in place;
+//! 4. `owned.conf`: what podgres must own.
+//!
+//! `ALTER SYSTEM` (`postgresql.auto.conf`) and then the command line come last, as always with PostgreSQL; what is owned
+//! is taken out of the former.
+//!
+//! New files are tried by `postgres -C` before they are used (`check.rs`); a mistake keeps the old ones. The files with
+//! which the server last became ready are kept durably (`proven.rs`): a start with others that fail begins again with
+//! those.
+//!
+//! [`Config`] belongs to the manager's loop. What takes time (to read, to ask PostgreSQL, to write) are futures that
+//! depend on nothing but their own copy of the inputs, and wait for each other.
+
+mod arguments;
+mod check;
+mod files;
+mod hba;
+mod limits;
+pub mod parse;
+mod proven;
+mod reload;
+pub mod report;
+mod secrets;
+mod sizing;
+pub mod standby;
+mod start;
+pub mod watch;
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::sync::Mutex;
+
+use super::server::Launch;
+use crate::pid1::Children;
+use arguments::Arguments;
+use files::{Content, UserFiles};
+use limits::Limits;
+use parse::Mistake;
+pub use reload::{Reloaded, Running};
+pub use report::Report;
+pub use secrets::{shown, text_has_secret};
+pub use start::Started;
+
+/// Where the layers come from.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    launch: Launch,
+    arguments: Arguments,
+    config_dir: PathBuf,
+}
+
+impl Layers {
+    /// Those of a server that is started as `launch` says, with the user's files in `config_dir`.
+    pub fn new(launch: &Launch, config_dir: &Path) -> Self {
+        let arguments = Arguments::of(&launch.arguments);
+        Self { launch: launch.clone(), arguments, config_dir: config_dir.to_path_buf() }
+    }
+
+    /// Where PostgreSQL reads its files.
+    fn dir(&self) -> PathBuf {
+        self.launch.run_dir.join("config")
+    }
+
+    /// Where files are tried.
+    fn candidate_dir(&self) -> PathBuf {
+        self.launch.run_dir.join("config.new")
+    }
+
+    fn defaults(&self, files: &UserFiles) -> Vec<sizing::Default> {
+        let limits = Limits::of_this_process(&self.launch.pgdata);
+        let argument =
+            arguments::settings(&self.arguments.rest).into_iter().rev().find(|(n, _)| n == "max_connections");
+        let max_connections = argument.map(|(_, v)| v).or_else(|| Some(files.last("max_connections")?.0.value));
+        sizing::sizing(&limits, max_connections.and_then(|v| v.parse().ok()).unwrap_or(100))
+    }
+
+    /// Looks, before anything is touched, whether the user's files can work on a data directory that is yet to be made.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub async fn check(&self, children: &Children) -> Result<(), Refused> {
+        let files = UserFiles::read(self, &self.launch.pgdata).map_err(|m| Refused(vec![m]))?;
+        start::validate(self, &Inputs::default(), &files, children).await.map_err(Refused)
+    }
+
+    /// The arguments for the server that runs while the data directory `data` is made: the same layers, with nothing
+    /// that is for others.
+    ///
+    /// # Errors
+    /// What is wrong with the user's files.
+    pub fn arguments_on(&self, data: &Path) -> Result<Vec<String>, Refused> {
+        let files = UserFiles::read(self, data).map_err(|m| Refused(vec![m]))?;
+        let dir = self.launch.run_dir.join("config.init");
+        let (inputs, defaults) = (Inputs::default(), self.defaults(&files));
+        let content = inputs.content(&files, &defaults, false);
+        let written = content.write_settings(&dir).and_then(|()| content.write_rules(&dir));
+        written.map_err(|e| Refused(vec![cannot_write(&dir, &e)]))?;
+        Ok(start::arguments(&self.arguments.rest, &dir))
+    }
+}
+
+/// What the rest of podgres wants of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Inputs {
+    owned: Vec<(&'static str, String)>,
+    replication_user: Option<String>,
+}
+
+impl Inputs {
+    fn content<'a>(&'a self, files: &'a UserFiles, defaults: &'a [sizing::Default], copy_base: bool) -> Content<'a> {
+        let replication_user = self.replication_user.as_deref();
+        Content { files, copy_base, defaults, owned: &self.owned, replication_user }
+    }
+
+    /// The names of all settings that must not be in `postgresql.auto.conf`. Those that make a standby go together: half
+    /// of them from an earlier life would lead it to another primary.
+    fn owned_names(&self) -> Vec<&'static str> {
+        const STANDBY: [&str; 3] = ["primary_conninfo", "primary_slot_name", "recovery_target_timeline"];
+        let mut names: Vec<&str> = self.owned.iter().map(|(name, _)| *name).collect();
+        if names.iter().any(|n| STANDBY.contains(n)) {
+            names.extend(STANDBY);
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// Why a configuration is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration is refused: {}", list(.0))]
+pub struct Refused(pub Vec<Mistake>);
+
+fn list(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn cannot_write(dir: &Path, error: &std::io::Error) -> Mistake {
+    Mistake { place: None, text: format!("cannot write PostgreSQL's files into {}: {error}", dir.display()) }
+}
+
+/// What PostgreSQL has, and had.
+#[derive(Default)]
+struct Live {
+    /// What the files in use were made from.
+    installed: Option<Installed>,
+    /// With which the server last became ready. None: not looked up yet.
+    proven: Option<Option<UserFiles>>,
+    /// With which it ended before it was ready.
+    rejected: Option<u64>,
+    /// The settings of [`standby::SENSITIVE`] with which a standby was started.
+    sensitive: Vec<(&'static str, i64)>,
+}
+
+struct Installed {
+    files: UserFiles,
+    inputs: Inputs,
+    defaults: Vec<sizing::Default>,
+}
+
+/// The configuration of one server.
+pub struct Config {
+    layers: Rc<Layers>,
+    inputs: Inputs,
+    children: Children,
+    // Held through each job: they follow one another in the order in which they were begun.
+    live: Rc<Mutex<Live>>,
+    report: Arc<Report>,
+}
+
+impl Config {
+    /// The configuration that `layers` make.
+    pub fn new(layers: Layers, children: Children) -> Self {
+        let report = Arc::new(Report::default());
+        Self { layers: Rc::new(layers), inputs: Inputs::default(), children, live: Rc::default(), report }
+    }
+
+    /// Sets what podgres owns in files. It takes effect with the next start or reload.
+    pub fn set_owned(&mut self, owned: Vec<(&'static str, String)>) {
+        self.inputs.owned = owned;
+    }
+
+    /// Sets the role that podgres' own rules in `pg_hba.conf` let in. It takes effect with the next start or reload.
+    pub fn set_replication_user(&mut self, user: Option<String>) {
+        self.inputs.replication_user = user;
+    }
+
+    /// The layers.
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    /// Prepares a start: reads, checks and writes all files and says with which arguments. A configuration that has
+    /// mistakes, or was rejected, gives way to the one that last worked.
+    pub fn prepare(&self) -> impl Future<Output = Result<Started, Refused>> + use<> {
+        let job = self.job();
+        async move {
+            let live = job.live.clone();
+            start::prepare(&job, &mut *live.lock().await).await
+        }
+    }
+
+    /// Reads all files anew and, if they are good, hands them to the `running` server. With `only_changes` an unchanged
+    /// configuration disturbs nobody.
+    pub fn reload(&self, running: Running, only_changes: bool) -> impl Future<Output = Reloaded> + use<> {
+        let (job, before) = (self.job(), self.report.clone());
+        async move {
+            let live = job.live.clone();
+            reload::reload(&job, &mut *live.lock().await, &running, only_changes, &before).await
+        }
+    }
+
+    /// The server became ready: its files are kept as the last that worked.
+    pub fn ready(&self) {
+        let job = self.job();
+        tokio::task::spawn_local(async move { proven::keep(&job.layers, &mut *job.live.lock().await) });
+    }
+
+    /// The server ended before it was ready: its files are not tried again until they change.
+    pub fn reject(&self) {
+        let live = self.live.clone();
+        tokio::task::spawn_local(async move {
+            let mut live = live.lock().await;
+            live.rejected = live.installed.as_ref().map(|i| i.files.fingerprint());
+        });
+    }
+
+    /// Which settings a running standby has smaller than `pg_control` now demands: its primary was restarted with more,
+    /// and replay waits (from 14 on) until this server is restarted too. Empty on a primary.
+    pub fn too_small(&self) -> impl Future<Output = Vec<standby::Raise>> + use<> {
+        let job = self.job();
+        async move {
+            let launch = &job.layers.launch;
+            let here = job.live.lock().await.sensitive.clone();
+            if here.is_empty() || !standby::is_standby(&launch.pgdata) {
+                return Vec::new();
+            }
+            standby::too_small(&here, &standby::demands(&launch.bindir, &launch.pgdata, &job.children).await)
+        }
+    }
+
+    /// Takes note of how things are now.
+    pub fn set_report(&mut self, report: Report) {
+        self.report = Arc::new(report);
+    }
+
+    /// How things are.
+    pub fn report(&self) -> Arc<Report> {
+        self.report.clone()
+    }
+
+    fn job(&self) -> Job {
+        Job {
+            layers: self.layers.clone(),
+            inputs: self.inputs.clone(),
+            children: self.children.clone(),
+            live: self.live.clone(),
+        }
+    }
+}
+
+/// What one job works with.
+struct Job {
+    layers: Rc<Layers>,
+    inputs: Inputs,
+    children: Children,
+    live: Rc<Mutex<Live>>,
+}
+
+/// The value of `name` in the files of a server that is started with `arguments`, or on its command line. None: nobody
+/// set it.
+pub fn value_of(arguments: &[String], name: &str) -> Option<String> {
+    let settings = arguments::settings(arguments);
+    let of = |name: &str| settings.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    of(name).or_else(|| {
+        let flat = parse::Flat::read(Path::new(&of("config_file")?)).ok()??;
+        flat.entries().rev().find(|e| e.name == name).map(|e| e.value)
+    })
+}

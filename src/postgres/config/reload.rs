@@ -1,0 +1,157 @@
+//! A reload: the user's files are read anew, tried, and used or refused.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use super::files::UserFiles;
+use super::{Installed, Job, Live, Refused, cannot_write, hba, list, parse::Mistake, report::Report, start};
+use crate::{
+    pid1::Child,
+    postgres::sql::{self, Login, PendingRestart, Session},
+};
+
+/// A server that accepts connections.
+pub struct Running {
+    /// The postmaster.
+    pub child: Child,
+    /// Where its socket is.
+    pub socket: Option<(PathBuf, u16)>,
+    /// A superuser.
+    pub login: Login,
+}
+
+/// What came of a reload.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// In words: what is in use now, or why that is not the new configuration. None: nothing was new.
+    pub answer: Option<Result<String, String>>,
+    /// How things are; none: as before.
+    pub report: Option<Report>,
+}
+
+/// For all queries of one reload together.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long the postmaster may take to read its files.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) async fn reload(
+    job: &Job,
+    live: &mut Live,
+    running: &Running,
+    only_changes: bool,
+    before: &Report,
+) -> Reloaded {
+    let layers = &*job.layers;
+    let files = match UserFiles::read(layers, &layers.launch.pgdata) {
+        Ok(files) => files,
+        Err(mistake) => return refused(before, &Refused(vec![mistake])),
+    };
+    let same = live.installed.as_ref().is_some_and(|i| i.files == files && i.inputs == job.inputs);
+    if only_changes && (same || live.rejected == Some(files.fingerprint())) {
+        // What was refused and is now as it was before needs no more words.
+        let report = (same && before.is_refused()).then(|| before.without_refusal());
+        return Reloaded { answer: None, report };
+    }
+    if let Err(mistakes) = start::validate(layers, &job.inputs, &files, &job.children).await {
+        return refused(before, &Refused(mistakes));
+    }
+    match install(job, live, running, files).await {
+        Ok((report, text)) => {
+            Reloaded { answer: Some(Ok(text)), report: Some(Report { raised: before.raised.clone(), ..report }) }
+        }
+        Err(error) => refused(before, &error),
+    }
+}
+
+fn refused(before: &Report, error: &Refused) -> Reloaded {
+    let text = format!("the changed configuration is refused, the old one stays: {}", list(&error.0));
+    // The same mistake again is no news; whoever asks is told all the same.
+    if !before.refused.contains(&text) {
+        tracing::error!("{text}");
+    }
+    let report = Some(Report { refused: vec![text.clone()], ..before.clone() });
+    Reloaded { answer: Some(Err(text)), report }
+}
+
+/// Puts good files in use. `pg_hba.conf` can only be tried by the running server, which reads it where it is to be.
+async fn install(job: &Job, live: &mut Live, running: &Running, files: UserFiles) -> Result<(Report, String), Refused> {
+    let layers = &*job.layers;
+    let dir = layers.dir();
+    let failed = |e: std::io::Error| Refused(vec![cannot_write(&dir, &e)]);
+    let defaults = layers.defaults(&files);
+    let content = job.inputs.content(&files, &defaults, false);
+    content.write_rules(&dir).map_err(failed)?;
+    let mut notes = Vec::new();
+    match wrong_rules(running, &files).await {
+        Ok(mistakes) if mistakes.is_empty() => {}
+        Ok(mistakes) => {
+            if let Some(old) = &live.installed {
+                old.inputs.content(&old.files, &old.defaults, true).write_rules(&dir).map_err(failed)?;
+            }
+            return Err(Refused(mistakes));
+        }
+        Err(error) => notes.push(format!("pg_hba.conf could not be checked before its use: {error}")),
+    }
+    content.write_settings(&dir).map_err(failed)?;
+    start::disown(job);
+    let pending = signal(running).await;
+    let installed = Installed { files, inputs: job.inputs.clone(), defaults };
+    let report = Report::new(layers, &installed, Vec::new(), Vec::new());
+    live.installed = Some(installed);
+    notes.extend(pending.iter().flatten().map(|p| format!("waits for a restart: {p}")));
+    let text =
+        [vec!["the configuration is accepted, PostgreSQL has reloaded it".to_string()], notes].concat().join("; ");
+    tracing::info!("{text}");
+    Ok((report, text))
+}
+
+async fn session(running: &Running) -> Result<Session, sql::Error> {
+    let Some((dir, port)) = &running.socket else { return Err(sql::Error::Refused("it has no socket".into())) };
+    Session::open(dir, *port, &running.login, "postgres").await
+}
+
+async fn wrong_rules(running: &Running, files: &UserFiles) -> Result<Vec<Mistake>, sql::Error> {
+    let asked = async {
+        let session = session(running).await?;
+        let mistakes = hba::mistakes(&session, &files.hba, &files.ident).await;
+        session.close().await;
+        mistakes
+    };
+    tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| sql::Error::Timeout)?
+}
+
+/// Makes the postmaster read its files, waits until it has, and asks what it cannot change while it runs. None where it
+/// cannot be asked.
+async fn signal(running: &Running) -> Option<Vec<PendingRestart>> {
+    const LOADED: &str = "select pg_catalog.pg_conf_load_time()::text";
+    let asked = async {
+        // Two sessions: one knows what its postmaster knew when it began.
+        let before: String = loaded(running, LOADED).await?;
+        running.child.signal(Signal::SIGHUP);
+        let begun = Instant::now();
+        while loaded(running, LOADED).await? == before && begun.elapsed() < LOAD_TIMEOUT {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let session = session(running).await?;
+        let pending = sql::pending_restart(&session.client).await;
+        session.close().await;
+        pending
+    };
+    let pending = tokio::time::timeout(TIMEOUT, asked).await;
+    if !matches!(pending, Ok(Ok(_))) {
+        running.child.signal(Signal::SIGHUP);
+    }
+    pending.ok()?.ok()
+}
+
+async fn loaded(running: &Running, query: &str) -> Result<String, sql::Error> {
+    let session = session(running).await?;
+    let time = session.client.query_one(query, &[]).await?.try_get(0)?;
+    session.close().await;
+    Ok(time)
+}

@@ -1,0 +1,351 @@
+//! The server that a standby copies and follows, asked with psql: with libpq's own rules for connection strings, TLS,
+//! password files and several hosts, as pg_basebackup, pg_rewind and the walreceiver have them too.
+//!
+//! What any server tells whoever may replicate from it goes over a replication connection
+//! (<https://www.postgresql.org/docs/current/protocol-replication.html>). What takes SQL also takes a role that may
+//! connect to a database, as the one that podgres makes on a primary.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{
+    conninfo::Conninfo,
+    divergence,
+    history::{self, History},
+    lsn::{Lsn, Timeline},
+};
+use crate::{
+    pid1::{Exit, Runner},
+    postgres::{bindir::Bindir, server},
+    settings::official::Secret,
+};
+
+/// For one connection and its answer. libpq's own limit, which holds for each host of several, is below it.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: &str = "3";
+
+/// Why a source did not answer as hoped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No connection, or none that lets us in.
+    #[error("cannot connect to the source at {place}: {why}")]
+    Connect {
+        /// Its host and port.
+        place: String,
+        /// What libpq said.
+        why: String,
+    },
+    /// It answered with an error.
+    #[error("the source at {place} refuses: {why}")]
+    Refused {
+        /// Its host and port.
+        place: String,
+        /// What it said.
+        why: String,
+        /// SQLSTATE, where there is one.
+        code: String,
+    },
+    /// It answered with something else than was asked for.
+    #[error("the answer of the source at {place} makes no sense: {what}")]
+    Answer {
+        /// Its host and port.
+        place: String,
+        /// What was asked and answered.
+        what: String,
+    },
+    /// psql could not be run.
+    #[error("cannot run psql to ask the source at {place}: {why}")]
+    Psql {
+        /// Its host and port.
+        place: String,
+        /// What the system said.
+        why: String,
+    },
+}
+
+impl Error {
+    fn has_code(&self, wanted: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == wanted)
+    }
+}
+
+/// How a source is reached, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Everything but the password.
+    pub conninfo: Conninfo,
+    /// The password, where one is known.
+    pub password: Option<Secret>,
+}
+
+/// A source.
+#[derive(Clone)]
+pub struct Source {
+    conninfo: Conninfo,
+    bindir: Bindir,
+    runner: Runner,
+}
+
+/// What it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's identity.
+    pub system_identifier: u64,
+    /// The timeline that it writes or replays.
+    pub timeline: Timeline,
+    /// How far its WAL is flushed.
+    pub flushed: Lsn,
+    /// Its major version.
+    pub major: u32,
+    /// Whether it is in recovery. Before 14 nobody tells a replication connection, and it counts as no.
+    pub in_recovery: bool,
+}
+
+/// What became of a slot that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// It is there, with all the WAL since it was made.
+    Found,
+    /// It was made: WAL is kept from now on, not from before.
+    Made,
+}
+
+impl Source {
+    /// A source at `address`. Its password, if there is one, goes into a file in `run_dir` that only this user can read,
+    /// for all programs that connect to it: it stands in no argument and no setting.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn new(address: &Address, run_dir: &Path, bindir: &Bindir, runner: &Runner) -> io::Result<Self> {
+        let mut conninfo = address.conninfo.clone();
+        if let Some(password) = &address.password {
+            let file = write_passfile(run_dir, password)?;
+            conninfo = conninfo.with("passfile", &file.to_string_lossy());
+        }
+        Ok(Self { conninfo, bindir: bindir.clone(), runner: runner.clone() })
+    }
+
+    /// Host and port, for messages.
+    pub fn place(&self) -> String {
+        self.conninfo.place()
+    }
+
+    /// What the walreceiver, pg_basebackup and pg_rewind are to connect with. Holds no password, but the way to it.
+    pub fn conninfo(&self) -> Conninfo {
+        // Slot synchronisation wants a database (17 and later); the walreceiver ignores it.
+        self.conninfo.clone().with_default("dbname", "postgres").with_default("connect_timeout", CONNECT_TIMEOUT)
+    }
+
+    /// Who it is and how far.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn identify(&self) -> Result<Identity, Error> {
+        // A walsender knows no function, and the setting only since 14.
+        let recovery = if self.bindir.major >= 14 { "SHOW in_hot_standby" } else { "SHOW server_version_num" };
+        let rows = self.replication(&["IDENTIFY_SYSTEM", "SHOW server_version_num", recovery]).await?;
+        let parse = || {
+            let [system, version, recovery] = rows.as_slice() else { return None };
+            let version: u32 = version.first()?.parse().ok()?;
+            Some(Identity {
+                system_identifier: system.first()?.parse().ok()?,
+                timeline: Timeline(system.get(1)?.parse().ok()?),
+                flushed: system.get(2)?.parse().ok()?,
+                major: version / 10_000,
+                in_recovery: recovery.first()? == "on",
+            })
+        };
+        parse().ok_or_else(|| self.nonsense(&rows))
+    }
+
+    /// The past of the timeline that it is on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn history(&self, timeline: Timeline) -> Result<History, Error> {
+        if timeline == Timeline(1) {
+            return Ok(History::first(timeline));
+        }
+        // The content has line breaks and tabs; psql's fields end with these two, which it has not.
+        let said =
+            self.psql(&[("replication", "true")], &["-z", "-0"], &[format!("TIMELINE_HISTORY {timeline}")]).await?;
+        let content = said.split('\0').nth(1).unwrap_or_default();
+        History::parse(timeline, content).map_err(|e: history::Error| self.nonsense(&e.to_string()))
+    }
+
+    /// What [`divergence::judge`] wants to know of it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn look(&self) -> Result<(Identity, divergence::Source), Error> {
+        let identity = self.identify().await?;
+        let source = divergence::Source {
+            system_identifier: identity.system_identifier,
+            history: self.history(identity.timeline).await?,
+            flushed: identity.flushed,
+            in_recovery: identity.in_recovery,
+        };
+        Ok((identity, source))
+    }
+
+    /// Sees to it that the slot is there and holds WAL. One that has lost its WAL serves nobody any more and is made anew.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ensure_slot(&self, name: &str) -> Result<Slot, Error> {
+        let make = format!("CREATE_REPLICATION_SLOT \"{name}\" PHYSICAL RESERVE_WAL");
+        match self.replication(&[&make]).await {
+            Ok(_) => return Ok(Slot::Made),
+            Err(error) if error.has_code(DUPLICATE_OBJECT) => {}
+            Err(error) => return Err(error),
+        }
+        // Who may not ask counts on it being whole; the walreceiver will tell.
+        let lost = format!(
+            "select wal_status = 'lost' or restart_lsn is null from pg_replication_slots where slot_name = '{name}'"
+        );
+        if self.sql(&lost).await.is_ok_and(|rows| rows.iter().flatten().any(|v| v == "t")) {
+            self.drop_slot(name).await?;
+            self.replication(&[&make]).await?;
+            return Ok(Slot::Made);
+        }
+        Ok(Slot::Found)
+    }
+
+    /// Drops a slot that nobody uses.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn drop_slot(&self, name: &str) -> Result<(), Error> {
+        self.replication(&[&format!("DROP_REPLICATION_SLOT \"{name}\"")]).await.map(drop)
+    }
+
+    /// Runs one query in a database; rows of fields.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn sql(&self, query: &str) -> Result<Vec<Vec<String>>, Error> {
+        let dbname = self.conninfo.get("dbname").unwrap_or("postgres").to_string();
+        let said = self.psql(&[("dbname", &dbname)], FIELDS, &[query.into()]).await?;
+        Ok(rows(&said))
+    }
+
+    /// Runs commands of the replication protocol; the first row of each.
+    async fn replication(&self, commands: &[&str]) -> Result<Vec<Vec<String>>, Error> {
+        let commands: Vec<String> = commands.iter().map(ToString::to_string).collect();
+        let said = self.psql(&[("replication", "true")], FIELDS, &commands).await?;
+        Ok(rows(&said))
+    }
+
+    async fn psql(&self, extra: &[(&str, &str)], form: &[&str], commands: &[String]) -> Result<String, Error> {
+        let conninfo = extra.iter().fold(self.conninfo(), |c, (key, value)| c.with(key, value));
+        let mut command = Command::new(self.bindir.program("psql"));
+        server::clean_environment(&mut command);
+        command.args(["-XAtqw", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"]).args(form);
+        command.arg("-d").arg(conninfo.to_string()).env("LC_ALL", "C").env("PGCLIENTENCODING", "UTF8");
+        for text in commands {
+            command.arg("-c").arg(text);
+        }
+        let psql = |why: String| Error::Psql { place: self.place(), why };
+        match self.runner.capture(&mut command, TIMEOUT).await {
+            Ok(said) if said.exit == Exit::Code(0) => Ok(said.stdout),
+            Ok(said) => Err(self.failed(&said.stderr)),
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                Err(Error::Connect { place: self.place(), why: e.to_string() })
+            }
+            Err(e) => Err(psql(e.to_string())),
+        }
+    }
+
+    /// `psql: error: connection to server at "a" (10.0.0.1), port 5432 failed: FATAL:  …`, or
+    /// `ERROR:  42710: replication slot "x" already exists` with a LOCATION below.
+    fn failed(&self, stderr: &str) -> Error {
+        let place = self.place();
+        if let Some(why) = stderr.trim().strip_prefix("psql: error: ") {
+            return Error::Connect { place, why: one_line(why) };
+        }
+        let line = stderr.lines().find(|l| l.contains("ERROR:  ") || l.contains("FATAL:  ")).unwrap_or(stderr.trim());
+        let said = line.split_once(":  ").map_or(line, |(_, rest)| rest);
+        let (code, why) = said.split_once(": ").filter(|(code, _)| code.len() == 5).unwrap_or(("", said));
+        Error::Refused { place, why: why.trim().into(), code: code.into() }
+    }
+
+    fn nonsense(&self, what: &impl std::fmt::Debug) -> Error {
+        Error::Answer { place: self.place(), what: format!("{what:?}") }
+    }
+}
+
+const DUPLICATE_OBJECT: &str = "42710";
+const FIELDS: &[&str] = &["-F", "\t"];
+
+fn rows(said: &str) -> Vec<Vec<String>> {
+    said.lines().map(|line| line.split('\t').map(String::from).collect()).collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// One line that fits every server: what connects with it goes nowhere else
+/// (<https://www.postgresql.org/docs/current/libpq-pgpass.html>).
+fn write_passfile(run_dir: &Path, password: &Secret) -> io::Result<PathBuf> {
+    let path = run_dir.join("source.pgpass");
+    let escaped = password.expose().replace('\\', "\\\\").replace(':', "\\:");
+    let line = format!("*:*:*:*:{escaped}\n");
+    if fs::read_to_string(&path).is_ok_and(|text| text == line) {
+        return Ok(path);
+    }
+    // A new file each time: a walreceiver that reads it now reads one or the other.
+    let temporary = run_dir.join("source.pgpass.new");
+    let _ = fs::remove_file(&temporary);
+    fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?.write_all(line.as_bytes())?;
+    fs::rename(&temporary, &path)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{logs::Sink, pid1::Children};
+
+    fn source() -> Source {
+        let runner = Runner { children: Children::default(), sink: Sink::stdout(crate::logs::Format::Json).unwrap() };
+        let bindir = Bindir { path: "/bin".into(), major: 15 };
+        Source { conninfo: Conninfo::parse("host=a").unwrap(), bindir, runner }
+    }
+
+    #[test]
+    fn errors_are_told_apart() {
+        let error = source().failed(
+            "psql: error: connection to server at \"a\" (10.0.0.1), port 5432 failed: Connection refused\n\tIs the server running?\n",
+        );
+        assert!(
+            matches!(&error, Error::Connect { why, .. } if why.ends_with("refused; Is the server running?")),
+            "{error}"
+        );
+        let error = source().failed("ERROR:  42710: replication slot \"x\" already exists\nLOCATION:  f, slot.c:1\n");
+        assert!(
+            error.has_code(DUPLICATE_OBJECT) && error.to_string().ends_with("slot \"x\" already exists"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_password_is_in_the_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address { conninfo: Conninfo::parse("host=a").unwrap(), password: Some(Secret::new(r"a:b\c")) };
+        let source = source();
+        let source = Source::new(&address, dir.path(), &source.bindir, &source.runner).unwrap();
+        assert!(!source.conninfo().to_string().contains("a:b"));
+        let path = dir.path().join("source.pgpass");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "*:*:*:*:a\\:b\\\\c\n");
+        assert!(source.conninfo().to_string().contains(path.to_str().unwrap()));
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
