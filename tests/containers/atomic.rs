@@ -93,7 +93,7 @@ fn survives_a_kill_at_every_step(major: u32, options: &[&str], stage: &str) {
 
 #[test]
 fn sigkill_at_every_step_with_a_directory_below_the_mount() {
-    survives_a_kill_at_every_step(17, &[], "/var/lib/postgresql/data/.pgdata.podgres-init");
+    survives_a_kill_at_every_step(17, &[], "/var/lib/postgresql/data/.pgdata.podgres-new");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn sigkill_at_every_step_with_the_mount_point_itself_and_lost_and_found_in_it() 
     let volume = Volume::new();
     let mount = volume.at("/var/lib/postgresql/data");
     let options = [&options as &[&str], &["-v", &mount]].concat();
-    survives_a_kill_at_every_step(15, &options, "/var/lib/postgresql/data/.podgres-init");
+    survives_a_kill_at_every_step(15, &options, "/var/lib/postgresql/data/.podgres-new");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn sigkill_at_every_step_with_the_wal_on_a_volume_of_its_own() {
     volume.shell("chown 999:999 /volume");
     let mount = volume.at("/wal:nocopy");
     let options = ["-v", &mount, "-e", "POSTGRES_INITDB_WALDIR=/wal", "-e", "WAL=/wal"];
-    survives_a_kill_at_every_step(17, &options, "/var/lib/postgresql/data/.pgdata.podgres-init");
+    survives_a_kill_at_every_step(17, &options, "/var/lib/postgresql/data/.pgdata.podgres-new");
 }
 
 /// The real thing, at a few moments: a container that is killed, and a new one on its volume.
@@ -141,7 +141,11 @@ fn a_killed_container_is_followed_by_one_that_begins_anew() {
         }
         scripts.remove("hold");
         let container = Container::postgres(major, &options, &[]).ready();
-        assert!(container.stdout().contains("an interrupted initialisation was removed"), "{}", container.log());
+        assert!(
+            container.stdout().contains("an interrupted initialisation or clone was removed"),
+            "{}",
+            container.log()
+        );
         assert_eq!(container.sql("select count(*) from once"), "1");
         let id = container.sql("select system_identifier from pg_control_system()");
         drop(container);

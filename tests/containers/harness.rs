@@ -24,13 +24,18 @@ fn unique(what: &str) -> String {
 }
 
 /// Polls until `condition` gives something; panics with `what` when it takes too long.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_or(|| what.to_string(), condition)
+}
+
+/// [`wait_for`] that says in the end what there is to say then.
+pub fn wait_or<T>(what: impl Fn() -> String, mut condition: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {}", what());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -138,6 +143,23 @@ impl Drop for Volume {
     }
 }
 
+/// A network of containers that find each other by their names.
+pub struct Network(pub String);
+
+impl Network {
+    pub fn new() -> Self {
+        let name = unique("network");
+        docker_ok(&["network", "create", &name]);
+        Self(name)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        docker(&["network", "rm", &self.0]);
+    }
+}
+
 /// Shell: everything below the current directory.
 pub const SNAPSHOT: &str =
     "find . -printf '%p %y %m %U:%G %l\\n' | sort; find . -type f -print0 | sort -z | xargs -0r sha256sum";
@@ -174,13 +196,16 @@ impl Container {
     }
 
     pub fn wait_ready(&self) {
-        wait_for(&format!("{} to be ready; its log:\n{}", self.name, self.log()), || {
-            if self.exec(&["podgres", "status", "--ready"]).status.success() {
-                return Some(());
-            }
-            assert!(self.is_running(), "{} ended:\n{}", self.name, self.log());
-            None
-        });
+        wait_or(
+            || format!("{} to be ready; its log:\n{}", self.name, self.log()),
+            || {
+                if self.exec(&["podgres", "status", "--ready"]).status.success() {
+                    return Some(());
+                }
+                assert!(self.is_running(), "{} ended:\n{}", self.name, self.log());
+                None
+            },
+        );
     }
 
     /// Runs a command in it, whatever comes of it.

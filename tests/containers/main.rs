@@ -21,6 +21,7 @@ mod locks;
 mod log_lines;
 mod orphans;
 mod probes;
+mod replication;
 mod scripts;
 mod signals;
 mod variables;

@@ -30,7 +30,7 @@ fn term_during_initialisation_ends_it_with_0_and_leaves_nothing() {
         container.wait_for_message(moment);
         container.signal("TERM");
         assert_eq!(container.wait(), 0, "{moment}: {}", container.log());
-        assert_eq!(data.shell("find /volume -mindepth 1 -name '*podgres-init*' -o -name PG_VERSION"), "", "{moment}");
+        assert_eq!(data.shell("find /volume -mindepth 1 -name '*podgres-new*' -o -name PG_VERSION"), "", "{moment}");
     }
 }
 

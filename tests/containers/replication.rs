@@ -1,0 +1,413 @@
+//! Pairs of servers, without anybody who manages them: clone, follow, promote, come back.
+
+use crate::harness::*;
+
+const DATA: &str = "/var/lib/postgresql/data/pgdata";
+
+/// Members that know each other by their containers' names.
+pub struct Cluster {
+    network: Network,
+    major: u32,
+}
+
+impl Cluster {
+    pub fn new(major: u32) -> Self {
+        Self { network: Network::new(), major }
+    }
+
+    /// A member with this volume; `options` are docker's.
+    pub fn member(&self, volume: &Volume, options: &[&str], command: &[&str]) -> Container {
+        let mount = volume.at("/var/lib/postgresql");
+        let common = ["--network", &self.network.0, "-v", &mount];
+        Container::postgres(self.major, &[&common, options].concat(), command)
+    }
+
+    pub fn primary(&self, volume: &Volume) -> Container {
+        self.member(volume, &[], &[]).ready()
+    }
+
+    pub fn standby(&self, volume: &Volume, of: &Container) -> Container {
+        let source = format!("PODGRES_STANDBY_OF=host={}", of.name);
+        self.member(volume, &["-e", &source], &[])
+    }
+}
+
+/// Waits until `standby` has everything that `primary` has now.
+pub fn wait_caught_up(primary: &Container, standby: &Container) {
+    let lsn = primary.sql("select pg_current_wal_lsn()");
+    wait_or(
+        || format!("the standby to replay {lsn}; its log:\n{}", standby.log()),
+        || {
+            let sql = format!("select coalesce(pg_last_wal_replay_lsn() >= '{lsn}', false)");
+            let output = standby.exec(&["psql", "-U", "postgres", "-XAtqc", &sql]);
+            (stdout(&output) == "t").then_some(())
+        },
+    );
+}
+
+fn rows(member: &Container) -> String {
+    member.sql("select string_agg(t, ' ' order by t) from t")
+}
+
+fn system_identifier(member: &Container) -> String {
+    member.sql("select system_identifier from pg_control_system()")
+}
+
+/// A primary with a table and a standby that streams from it.
+fn pair(cluster: &Cluster, volumes: [&Volume; 2]) -> (Container, Container) {
+    let a = cluster.primary(volumes[0]);
+    a.sql("create table t (t text); insert into t values ('common')");
+    let b = cluster.standby(volumes[1], &a).ready();
+    wait_caught_up(&a, &b);
+    (a, b)
+}
+
+#[test]
+fn a_standby_is_cloned_streams_and_is_promoted_by_a_signal() {
+    for major in MAJORS {
+        let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        assert_eq!((b.http("/replica").0, b.http("/primary").0, b.http("/readyz?lag=16MB").0), (200, 503, 200));
+        assert_eq!(rows(&b), "common");
+        assert_eq!(a.sql("select rolpassword like 'SCRAM-SHA-256$%' from pg_authid where rolname = 'podgres'"), "t");
+        assert_eq!(a.sql("select count(*) from pg_replication_slots where active and slot_name ~ '^podgres_'"), "1");
+        assert_eq!(b.sql("show primary_conninfo").matches("password").count(), 0);
+
+        b.signal("USR1");
+        wait_for("the standby to be promoted", || (b.http("/primary").0 == 200).then_some(()));
+        b.sql("insert into t values ('after')");
+        assert!(stdout(&b.exec(&["podgres", "promote"])).contains("is the primary"));
+        assert!(b.stdout().contains("promoted: writes are accepted, "), "how long it took is said");
+    }
+}
+
+#[test]
+fn promote_waits_and_says_how_long_it_took() {
+    let (cluster, va, vb) = (Cluster::new(17), Volume::new(), Volume::new());
+    let (_a, b) = pair(&cluster, [&va, &vb]);
+    let promoted = b.exec(&["podgres", "promote"]);
+    assert!(promoted.status.success(), "{}", stderr(&promoted));
+    assert!(stdout(&promoted).contains(" ms after the order"), "{}", stdout(&promoted));
+    b.sql("insert into t values ('at once')");
+}
+
+#[test]
+fn a_former_primary_that_was_stopped_comes_back_with_nothing_to_do() {
+    for major in MAJORS {
+        let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        a.sql("insert into t values ('last')");
+        a.signal("TERM");
+        assert_eq!(a.wait(), 0);
+        assert!(b.exec(&["podgres", "promote"]).status.success());
+        b.sql("insert into t values ('new')");
+        drop(a);
+
+        let a = cluster.standby(&va, &b).ready();
+        wait_caught_up(&b, &a);
+        assert_eq!(rows(&a), "common last new");
+        let log = a.stdout();
+        assert!(log.contains("nothing diverged") && !log.contains("pg_rewind") && !log.contains("cloning"), "{log}");
+    }
+}
+
+/// `a` goes on writing after `b` was promoted, and dies.
+fn diverge(a: &Container, b: &Container) {
+    assert!(b.exec(&["podgres", "promote"]).status.success());
+    a.sql("insert into t values ('lost')");
+    b.sql("insert into t values ('new')");
+    a.signal("KILL");
+    a.wait();
+}
+
+#[test]
+fn a_former_primary_that_crashed_and_has_diverged_is_rewound() {
+    for major in MAJORS {
+        let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        diverge(&a, &b);
+        drop(a);
+        let a = cluster.standby(&va, &b).ready();
+        wait_caught_up(&b, &a);
+        assert_eq!(rows(&a), "common new");
+        let log = a.stdout();
+        assert!(log.contains("diverged: timeline 1") && log.contains("rewinding is complete"), "{log}");
+        assert!(!log.contains("cloning"), "{log}");
+        let kept = a.shell("ls /var/lib/postgresql/data/.pgdata.podgres/diverged-wal");
+        assert!(kept.contains("000000010000000000000"), "the WAL with the lost row is kept: {kept}");
+    }
+}
+
+/// A directory with PostgreSQL's programs in which `pg_rewind` is this script.
+fn programs_with_rewind(major: u32, script: &str) -> Files {
+    let programs = format!("/usr/lib/postgresql/{major}/bin");
+    let forward = |name: &str| format!("#!/bin/sh\nexec {programs}/{name} \"$@\"\n");
+    let names =
+        ["postgres", "initdb", "psql", "pg_basebackup", "pg_verifybackup", "pg_controldata", "pg_waldump", "pg_ctl"];
+    let mut files: Vec<(&str, u32, String)> = names.iter().map(|n| (*n, 0o755, forward(n))).collect();
+    files.push(("pg_rewind", 0o755, format!("#!/bin/sh\nprograms={programs}\n{script}")));
+    let files: Vec<(&str, u32, &str)> = files.iter().map(|(n, m, t)| (*n, *m, t.as_str())).collect();
+    Files::new(&files)
+}
+
+/// Starts the diverged `a` again, with a `pg_rewind` of the test's own.
+fn return_with_rewind(cluster: &Cluster, volume: &Volume, of: &Container, script: &str) -> (Container, Files) {
+    let programs = programs_with_rewind(cluster.major, script);
+    let (mount, source) = (programs.at("/programs"), format!("PODGRES_STANDBY_OF=host={}", of.name));
+    let options = ["-v", &mount, "-e", &source, "-e", "PODGRES_POSTGRES_BINDIR=/programs"];
+    (cluster.member(volume, &options, &[]), programs)
+}
+
+#[test]
+fn a_rewind_that_fails_half_way_gives_way_to_a_clone() {
+    for major in MAJORS {
+        let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        diverge(&a, &b);
+        drop(a);
+        // It has begun to overwrite things when it fails.
+        let (a, _programs) =
+            return_with_rewind(&cluster, &va, &b, &format!(": >{DATA}/pg_hba.conf; echo half; exit 1"));
+        let a = a.ready();
+        wait_caught_up(&b, &a);
+        assert_eq!(rows(&a), "common new");
+        let log = a.stdout();
+        assert!(
+            log.contains("rewinding failed: pg_rewind exited with code 1") && log.contains("cloning is complete"),
+            "{log}"
+        );
+        // What was diverged is kept beside, and the note of the rewind is gone.
+        a.shell("test -e /var/lib/postgresql/data/.pgdata.podgres-old/PG_VERSION");
+        a.shell("! test -e /var/lib/postgresql/data/.pgdata.podgres/rewinding");
+    }
+}
+
+#[test]
+fn a_manager_that_is_killed_while_it_rewinds_redoes_it() {
+    for major in MAJORS {
+        let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        diverge(&a, &b);
+        drop(a);
+        // The first try hangs before it has touched anything; the second one works.
+        let script = "[ -e /var/lib/postgresql/second ] || { : >/var/lib/postgresql/second; sleep 1000; }\nexec $programs/pg_rewind \"$@\"";
+        let (a, _programs) = return_with_rewind(&cluster, &va, &b, script);
+        wait_for("the rewind to begin", || {
+            a.exec(&["test", "-e", "/var/lib/postgresql/second"]).status.success().then_some(())
+        });
+        a.signal("KILL");
+        a.wait();
+        a.start_again();
+        a.wait_ready();
+        wait_caught_up(&b, &a);
+        assert_eq!(rows(&a), "common new");
+        assert!(a.stdout().contains("a rewind of the data directory was cut short"), "{}", a.log());
+    }
+}
+
+#[test]
+fn a_half_rewound_directory_is_not_started_without_its_source() {
+    let volume = Volume::new();
+    let mount = volume.at("/var/lib/postgresql");
+    let container = Container::postgres(15, &["-v", &mount], &[]).ready();
+    container.shell("mkdir -p /var/lib/postgresql/data/.pgdata.podgres && echo 1 >/var/lib/postgresql/data/.pgdata.podgres/rewinding");
+    container.signal("TERM");
+    assert_eq!(container.wait(), 0);
+    container.start_again();
+    assert_eq!(container.wait(), 1);
+    assert!(container.stderr().contains("cut short"), "{}", container.log());
+}
+
+#[test]
+fn where_pg_rewind_is_impossible_a_former_primary_is_cloned() {
+    let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
+    // Neither checksums nor hints in the WAL: pg_rewind refuses.
+    let a = cluster.member(&va, &[], &["-c", "wal_log_hints=off"]).ready();
+    a.sql("create table t (t text); insert into t values ('common')");
+    let b = cluster.standby(&vb, &a).ready();
+    wait_caught_up(&a, &b);
+    diverge(&a, &b);
+    drop(a);
+    let a = cluster.standby(&va, &b).ready();
+    wait_caught_up(&b, &a);
+    assert_eq!(rows(&a), "common new");
+    assert!(a.stdout().contains("cloning is complete"), "{}", a.log());
+}
+
+#[test]
+fn a_promoted_standby_stays_a_primary_over_restarts_until_its_source_overtakes_it() {
+    let (cluster, va, vb) = (Cluster::new(17), Volume::new(), Volume::new());
+    let (a, b) = pair(&cluster, [&va, &vb]);
+    assert!(b.exec(&["podgres", "promote"]).status.success());
+    b.sql("insert into t values ('new')");
+    let restart = |b: &Container| {
+        b.signal("TERM");
+        assert_eq!(b.wait(), 0);
+        b.start_again();
+        b.wait_ready();
+    };
+    // The source is there, an older primary now; then it is gone.
+    restart(&b);
+    assert_eq!((b.sql("select pg_is_in_recovery()"), rows(&b)), ("f".into(), "common new".into()));
+    a.signal("TERM");
+    a.wait();
+    restart(&b);
+    assert_eq!(b.sql("select pg_is_in_recovery()"), "f");
+
+    // The former source comes back as a standby, under the name that is in the settings, and is promoted in turn.
+    let name = a.name.clone();
+    drop(a);
+    let source = format!("PODGRES_STANDBY_OF=host={}", b.name);
+    let a = cluster.member(&va, &["-e", &source, "--network-alias", &name], &[]).ready();
+    wait_caught_up(&b, &a);
+    b.signal("TERM");
+    b.wait();
+    assert!(a.exec(&["podgres", "promote"]).status.success());
+    b.start_again();
+    b.wait_ready();
+    wait_caught_up(&a, &b);
+    assert_eq!(b.sql("select pg_is_in_recovery()"), "t", "{}", b.log());
+}
+
+#[test]
+fn another_cluster_is_refused_and_nothing_touched() {
+    let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
+    let (a, b) = (cluster.primary(&va), cluster.primary(&vb));
+    b.signal("TERM");
+    assert_eq!(b.wait(), 0);
+    drop(b);
+    let before = vb.snapshot();
+    let b = cluster.standby(&vb, &a);
+    assert_eq!(b.wait(), 78, "{}", b.log());
+    assert!(b.stderr().contains("another cluster"), "{}", b.stderr());
+    assert_eq!(vb.snapshot(), before);
+}
+
+#[test]
+fn a_source_that_is_down_or_refuses_is_asked_again_with_a_plain_reason() {
+    let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
+    let config = Files::new(&[("podgres.toml", 0o644, "replication-password = \"first\"\n")]);
+    let a = cluster.member(&va, &["-v", &config.at("/etc/podgres")], &[]).ready();
+    let source = format!("PODGRES_STANDBY_OF=host={} password=wrong-hush", a.name);
+    let b = cluster.member(&vb, &["-e", &source], &[]);
+    b.wait_for_message("password authentication failed");
+    assert_eq!((b.http("/startupz").0, b.http("/readyz").0), (200, 503));
+    let status = stdout(&b.exec(&["podgres", "status"]));
+    assert!(status.contains("cloning") && status.contains("password authentication failed"), "{status}");
+    assert!(!b.log().contains("wrong-hush"), "the password is in no line");
+    // The primary gives its role the password of its settings, also when that changes.
+    config.put("podgres.toml", 0o644, "replication-password = \"wrong-hush\"\n");
+    b.wait_ready();
+
+    // A standby whose source is gone answers reads, and is not ready.
+    a.signal("TERM");
+    a.wait();
+    wait_for("the standby to be unready", || (b.http("/readyz").0 == 503).then_some(()));
+    assert_eq!(b.sql("select 1"), "1");
+    b.signal("TERM");
+    assert_eq!(b.wait(), 0);
+    b.start_again();
+    b.wait_for_message("without its source");
+    a.start_again();
+    b.wait_ready();
+}
+
+#[test]
+fn a_slot_that_lost_its_wal_leads_to_a_new_clone() {
+    for major in MAJORS {
+        let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
+        let small = ["-c", "max_slot_wal_keep_size=16MB", "-c", "max_wal_size=32MB", "-c", "min_wal_size=32MB"];
+        let a = cluster.member(&va, &[], &small).ready();
+        a.sql("create table t (t text); insert into t values ('common')");
+        let b = cluster.standby(&vb, &a).ready();
+        wait_caught_up(&a, &b);
+        b.signal("TERM");
+        assert_eq!(b.wait(), 0);
+        a.sql("create table big as select repeat('x', 1000) from generate_series(1, 150000)");
+        a.sql("drop table big");
+        a.sql("checkpoint");
+        a.sql("checkpoint");
+        wait_for("the slot to lose its WAL", || {
+            a.sql("select pg_switch_wal()");
+            a.sql("checkpoint");
+            (a.sql("select count(*) from pg_replication_slots where wal_status <> 'lost'") == "0").then_some(())
+        });
+        b.start_again();
+        b.wait_ready();
+        wait_caught_up(&a, &b);
+        assert!(b.stdout().contains("no longer has the WAL from"), "{}", b.log());
+    }
+}
+
+#[test]
+fn a_standby_that_is_ahead_of_the_new_primary_is_rewound() {
+    let (cluster, va, vb, vc) = (Cluster::new(17), Volume::new(), Volume::new(), Volume::new());
+    let (a, b) = pair(&cluster, [&va, &vb]);
+    let config = Files::new(&[("podgres.toml", 0o644, &format!("standby-of = \"host={}\"\n", a.name))]);
+    let mount = config.at("/etc/podgres");
+    let c = cluster.member(&vc, &["-v", &mount], &[]).ready();
+    wait_caught_up(&a, &c);
+    // What comes now reaches only c.
+    b.sql("select pg_wal_replay_pause()");
+    docker_ok(&["network", "disconnect", &cluster.network.0, &b.name]);
+    a.sql("insert into t values ('ahead')");
+    wait_caught_up(&a, &c);
+    a.signal("KILL");
+    a.wait();
+    docker_ok(&["network", "connect", &cluster.network.0, &b.name]);
+    assert!(b.exec(&["podgres", "promote"]).status.success());
+    b.sql("insert into t values ('new')");
+    config.put("podgres.toml", 0o644, &format!("standby-of = \"host={}\"\n", b.name));
+    wait_for("c to follow b", || {
+        let output = c.exec(&["psql", "-U", "postgres", "-XAtqc", "select string_agg(t, ' ' order by t) from t"]);
+        (stdout(&output) == "common new").then_some(())
+    });
+    assert!(c.stdout().contains("rewinding is complete"), "{}", c.log());
+}
+
+#[test]
+fn slots_of_the_primary_are_copied_so_that_a_promotion_loses_none() {
+    for major in MAJORS {
+        let (cluster, va, vb, vc) = (Cluster::new(major), Volume::new(), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        let c = cluster.standby(&vc, &a).ready();
+        let others = "select slot_name from pg_replication_slots where slot_name in (select slot_name from pg_replication_slots) order by 1";
+        let on_a = a.sql(others);
+        let own = b.sql("show primary_slot_name");
+        let expected: Vec<&str> = on_a.lines().filter(|s| *s != own).collect();
+        wait_for("b to have a copy of c's slot", || {
+            (b.sql(others).lines().collect::<Vec<_>>() == expected).then_some(())
+        });
+        assert_eq!(expected, [c.sql("show primary_slot_name")]);
+        assert!(b.exec(&["podgres", "promote"]).status.success());
+        assert_eq!(b.sql(others), expected[0]);
+    }
+}
+
+#[test]
+fn slots_of_standbys_that_never_come_back_are_dropped_after_a_while() {
+    let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
+    let a = cluster.member(&va, &["-e", "PODGRES_SLOT_RETENTION=2s"], &[]).ready();
+    a.sql("select pg_create_physical_replication_slot('mine', true)");
+    let b = cluster.standby(&vb, &a).ready();
+    let slots = || a.sql("select count(*) from pg_replication_slots where slot_name like 'podgres%'");
+    assert_eq!(slots(), "1");
+    drop(b);
+    wait_for("the slot to be dropped", || (slots() == "0").then_some(()));
+    assert_eq!(a.sql("select slot_name from pg_replication_slots"), "mine", "others' slots are theirs");
+}
+
+#[test]
+fn reinit_clones_a_standby_anew_and_is_refused_on_a_primary() {
+    let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
+    let (a, b) = pair(&cluster, [&va, &vb]);
+    let refused = a.exec(&["podgres", "reinit"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", stdout(&refused));
+    let inode = |c: &Container| c.shell(&format!("stat -c %i {DATA}"));
+    let before = inode(&b);
+    assert!(b.exec(&["podgres", "reinit"]).status.success());
+    wait_for("the new clone", || (inode(&b) != before).then_some(()));
+    b.wait_ready();
+    wait_caught_up(&a, &b);
+    assert_eq!(system_identifier(&a), system_identifier(&b));
+}
