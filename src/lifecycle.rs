@@ -336,6 +336,8 @@ fn ready(mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
 }
 
 fn exited(mut memory: Memory, now: Mono, exit: Exit) -> (Memory, Vec<Action>) {
+    // A promotion that was cut short is still ordered.
+    memory.promote_when_ready |= memory.promoting.take().is_some();
     if memory.unproven && memory.phase == Phase::Starting {
         memory.next = Some(Next::StartAt(now));
         let memory = memory.enter(now, Phase::CleaningUp, Reason::ConfigurationFailed(exit));

@@ -100,7 +100,13 @@ impl Running {
         if percent - before >= LOG_PERCENT || at.elapsed() >= LOG_TIME {
             self.logged = (percent, Instant::now());
             let left = progress.left().map(|l| l.as_secs());
-            tracing::info!(bytes_done = done, bytes_total = total, seconds_left = ?left, "{}: {percent:.0} %", progress.job);
+            tracing::info!(
+                bytes_done = done,
+                bytes_total = total,
+                seconds_left = left,
+                "{}: {percent:.0} %",
+                progress.job
+            );
         }
     }
 }

@@ -164,6 +164,7 @@ impl Session {
         let run_dir = RunDir::acquire(self.settings.run_dir.as_deref()).map_err(refuse)?;
         let bindir = Bindir::identify(self.bin.clone(), &runner.children).await.map_err(refuse)?;
         let plan = self.plan(bindir, &run_dir.path);
+        datadir::check_owner(&plan.launch.pgdata).map_err(refuse)?;
         if !self.once && !plan.launch.pgdata.join("PG_VERSION").exists() {
             // Of a data directory that is there an earlier configuration may be known to work.
             plan.layers().check(&runner.children).await.map_err(refuse)?;
@@ -276,11 +277,10 @@ fn data_directory_argument(arguments: &[String]) -> Option<PathBuf> {
     }
 }
 
-/// Looks at the data directory, locks it and finishes or removes what an interrupted initialisation left there. Refuses
-/// whatever cannot work before anything is changed. `cloned`: an empty one is not initialised but cloned.
+/// Looks at the data directory, whose owner is the right one, locks it and finishes or removes what an interrupted
+/// initialisation or clone left there. Refuses whatever cannot work before anything is changed. `cloned`: an empty one is not initialised but cloned.
 fn claim(plan: &Plan, cloned: bool) -> Result<(Content, Option<DirLock>), String> {
     let (pgdata, major) = (&plan.launch.pgdata, plan.launch.bindir.major);
-    datadir::check_owner(pgdata).map_err(|e| e.to_string())?;
     if !pgdata.is_dir() && datadir::inspect(pgdata, major).map_err(|e| e.to_string())? == Content::Empty {
         if !cloned {
             plan.check().map_err(|e| e.to_string())?;

@@ -66,6 +66,8 @@ pub(super) fn looked(mut memory: Memory, now: Mono, look: Look) -> (Memory, Vec<
         }
         Look::AsItIs(reason) => {
             memory.standby = false;
+            // If the promotion was cut short, what starts is a standby.
+            memory.promote_when_ready = true;
             start(memory, now, reason)
         }
         Look::Diverged(Repair { job, why }) => {

@@ -364,6 +364,22 @@ fn a_promotion_is_ordered_once_and_timed() {
 }
 
 #[test]
+fn a_promotion_that_is_cut_short_is_ordered_again() {
+    let cut = [
+        // By a crash, by a restart, by the end of the container.
+        standby().then(Input::Promote).ends(Exit::Signal(9)),
+        standby().then(Input::Promote).then(Input::Restart).ends(Exit::Code(0)),
+        Run::of(STANDBY, Data::Whole).then(Input::Looked(Look::AsItIs(Reason::WasPromoted("x".into())))),
+    ];
+    for run in cut {
+        run.forget().then(Input::Ready(Role::Standby)).does(&[Action::Promote]);
+    }
+    // One that was not is only started.
+    let run = Run::of(STANDBY, Data::Whole).then(Input::Looked(Look::AsItIs(Reason::WasPromoted("x".into()))));
+    run.forget().then(Input::Ready(Role::Primary)).does(&[]);
+}
+
+#[test]
 fn a_crashed_standby_is_started_as_one() {
     standby().ends(Exit::Signal(9)).does(&[Action::CleanUp, AS_STANDBY]);
 }

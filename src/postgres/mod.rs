@@ -13,6 +13,7 @@ pub mod ping;
 pub mod processes;
 pub mod replication;
 pub mod server;
+pub mod space;
 pub mod sql;
 pub mod stage;
 pub mod state_dir;

@@ -47,7 +47,8 @@ start; await '[ -S /var/run/postgresql/.s.PGSQL.5432 ] && pg_isready -q'
 [ -z "$id" ] || [ "$id" = "$(system_id)" ] || fail "a finished directory was made again"
 [ "$(psql -U postgres -Atc 'select count(*) from once')" = 1 ] || fail "SQL did not happen exactly once"
 [ "$(grep -c '^# once' "$PGDATA/pg_hba.conf")" = 1 ] || fail "a script did not happen exactly once"
-left=$(find "$PGDATA" "$PGDATA/.." -maxdepth 1 -name '*podgres*')
+# The manager's own notes about the directory are there to stay.
+left=$(find "$PGDATA" "$PGDATA/.." -maxdepth 1 -name '*podgres*' ! -name .podgres ! -name .pgdata.podgres)
 [ -z "$left" ] || fail "left behind: $left"
 [ -z "$WAL" ] || [ "$(readlink "$PGDATA/pg_wal")" = "$WAL" ] || fail "the WAL is not in $WAL"
 kill_all

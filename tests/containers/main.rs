@@ -14,6 +14,7 @@
 
 mod atomic;
 mod bad_input;
+mod clone;
 mod commands;
 mod crashes;
 mod harness;

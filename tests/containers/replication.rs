@@ -6,8 +6,8 @@ const DATA: &str = "/var/lib/postgresql/data/pgdata";
 
 /// Members that know each other by their containers' names.
 pub struct Cluster {
-    network: Network,
-    major: u32,
+    pub network: Network,
+    pub major: u32,
 }
 
 impl Cluster {
@@ -45,7 +45,7 @@ pub fn wait_caught_up(primary: &Container, standby: &Container) {
     );
 }
 
-fn rows(member: &Container) -> String {
+pub fn rows(member: &Container) -> String {
     member.sql("select string_agg(t, ' ' order by t) from t")
 }
 
@@ -54,7 +54,7 @@ fn system_identifier(member: &Container) -> String {
 }
 
 /// A primary with a table and a standby that streams from it.
-fn pair(cluster: &Cluster, volumes: [&Volume; 2]) -> (Container, Container) {
+pub fn pair(cluster: &Cluster, volumes: [&Volume; 2]) -> (Container, Container) {
     let a = cluster.primary(volumes[0]);
     a.sql("create table t (t text); insert into t values ('common')");
     let b = cluster.standby(volumes[1], &a).ready();
@@ -112,7 +112,7 @@ fn a_former_primary_that_was_stopped_comes_back_with_nothing_to_do() {
 }
 
 /// `a` goes on writing after `b` was promoted, and dies.
-fn diverge(a: &Container, b: &Container) {
+pub fn diverge(a: &Container, b: &Container) {
     assert!(b.exec(&["podgres", "promote"]).status.success());
     a.sql("insert into t values ('lost')");
     b.sql("insert into t values ('new')");
@@ -138,21 +138,31 @@ fn a_former_primary_that_crashed_and_has_diverged_is_rewound() {
     }
 }
 
-/// A directory with PostgreSQL's programs in which `pg_rewind` is this script.
-fn programs_with_rewind(major: u32, script: &str) -> Files {
+/// A directory with PostgreSQL's programs in which one of them is this script; the real one is `$real`.
+pub fn programs_with(major: u32, changed: &str, script: &str) -> Files {
     let programs = format!("/usr/lib/postgresql/{major}/bin");
     let forward = |name: &str| format!("#!/bin/sh\nexec {programs}/{name} \"$@\"\n");
-    let names =
-        ["postgres", "initdb", "psql", "pg_basebackup", "pg_verifybackup", "pg_controldata", "pg_waldump", "pg_ctl"];
-    let mut files: Vec<(&str, u32, String)> = names.iter().map(|n| (*n, 0o755, forward(n))).collect();
-    files.push(("pg_rewind", 0o755, format!("#!/bin/sh\nprograms={programs}\n{script}")));
+    let names = [
+        "postgres",
+        "initdb",
+        "psql",
+        "pg_basebackup",
+        "pg_verifybackup",
+        "pg_controldata",
+        "pg_waldump",
+        "pg_ctl",
+        "pg_rewind",
+    ];
+    let others = names.iter().filter(|name| **name != changed);
+    let mut files: Vec<(&str, u32, String)> = others.map(|n| (*n, 0o755, forward(n))).collect();
+    files.push((changed, 0o755, format!("#!/bin/sh\nreal={programs}/{changed}\n{script}")));
     let files: Vec<(&str, u32, &str)> = files.iter().map(|(n, m, t)| (*n, *m, t.as_str())).collect();
     Files::new(&files)
 }
 
 /// Starts the diverged `a` again, with a `pg_rewind` of the test's own.
 fn return_with_rewind(cluster: &Cluster, volume: &Volume, of: &Container, script: &str) -> (Container, Files) {
-    let programs = programs_with_rewind(cluster.major, script);
+    let programs = programs_with(cluster.major, "pg_rewind", script);
     let (mount, source) = (programs.at("/programs"), format!("PODGRES_STANDBY_OF=host={}", of.name));
     let options = ["-v", &mount, "-e", &source, "-e", "PODGRES_POSTGRES_BINDIR=/programs"];
     (cluster.member(volume, &options, &[]), programs)
@@ -190,7 +200,8 @@ fn a_manager_that_is_killed_while_it_rewinds_redoes_it() {
         diverge(&a, &b);
         drop(a);
         // The first try hangs before it has touched anything; the second one works.
-        let script = "[ -e /var/lib/postgresql/second ] || { : >/var/lib/postgresql/second; sleep 1000; }\nexec $programs/pg_rewind \"$@\"";
+        let script =
+            "[ -e /var/lib/postgresql/second ] || { : >/var/lib/postgresql/second; sleep 1000; }\nexec $real \"$@\"";
         let (a, _programs) = return_with_rewind(&cluster, &va, &b, script);
         wait_for("the rewind to begin", || {
             a.exec(&["test", "-e", "/var/lib/postgresql/second"]).status.success().then_some(())

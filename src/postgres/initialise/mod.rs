@@ -25,7 +25,7 @@ use super::{
     lock::DirLock,
     processes,
     server::{self, Launch},
-    sql,
+    space, sql,
     stage::{self, Stage, outside::Outside},
 };
 use crate::{
@@ -224,18 +224,7 @@ fn password_pipe(password: &str) -> io::Result<Stdio> {
 async fn succeed(program: &str, mut child: Child, pgdata: &Path) -> Result<(), Error> {
     match child.wait().await {
         Exit::Code(0) => Ok(()),
-        exit => Err(Error::Program { program: program.into(), exit, hint: space_hint(pgdata) }),
-    }
-}
-
-/// A full disk is the most common reason of all, and programs hide it in the middle of their output.
-fn space_hint(pgdata: &Path) -> String {
-    let free = nix::sys::statvfs::statvfs(pgdata).map(|s| s.blocks_available() * s.fragment_size()).unwrap_or(u64::MAX);
-    let inodes = nix::sys::statvfs::statvfs(pgdata).map(|s| s.files_available()).unwrap_or(u64::MAX);
-    match (free >> 20, inodes) {
-        (0..64, _) => format!(" (the disk is full: {} MB free on the volume of {})", free >> 20, pgdata.display()),
-        (_, 1..100) => format!(" (the volume of {} has only {inodes} inodes free)", pgdata.display()),
-        _ => String::new(),
+        exit => Err(Error::Program { program: program.into(), exit, hint: space::hint(pgdata) }),
     }
 }
 

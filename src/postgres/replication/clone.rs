@@ -19,7 +19,7 @@ use crate::{
     postgres::{
         bindir::Bindir,
         lock::DirLock,
-        server,
+        server, space,
         stage::{self, PublishError, Stage, outside::Outside},
     },
     progress::{self, Reporter, Running},
@@ -87,12 +87,14 @@ pub enum Error {
         free: u64,
     },
     /// A program failed.
-    #[error("{program} {exit}; its own lines, before this one, say why")]
+    #[error("{program} {exit}{hint}; its own lines, before this one, say why")]
     Program {
         /// Which one.
         program: &'static str,
         /// How it ended.
         exit: Exit,
+        /// What else may explain it.
+        hint: String,
     },
     /// The copy could not be put into place.
     #[error(transparent)]
@@ -131,7 +133,13 @@ pub async fn clone(plan: &Plan) -> Result<Option<DirLock>, Error> {
     check(plan).await?;
     plan.source.ensure_slot(&plan.slot).await?;
     // Of an earlier try of this manager; what an earlier manager left was cleared away when it started.
-    stage::recover(&plan.pgdata).map_err(trying("cannot remove an earlier clone that did not finish"))?;
+    let (pgdata, before) = (plan.pgdata.clone(), inode(&plan.pgdata));
+    let left = in_thread(move || stage::recover(&pgdata)).await;
+    if left.map_err(trying("cannot finish or remove an earlier clone"))? == stage::Leftover::Finished {
+        // Complete, and only its way into place was cut short, by a full disk say.
+        let exchanged = inode(&plan.pgdata) != before;
+        return if exchanged { Ok(DirLock::acquire(&plan.pgdata).map_err(PublishError::from)?) } else { Ok(None) };
+    }
     let stage = Stage::begin(&plan.pgdata)
         .map_err(trying(format!("cannot make a directory for the clone in or beside {}", plan.pgdata.display())))?;
     match build(plan, &stage, &mut job).await {
@@ -146,6 +154,11 @@ pub async fn clone(plan: &Plan) -> Result<Option<DirLock>, Error> {
             Err(error)
         }
     }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|m| m.ino())
 }
 
 async fn check(plan: &Plan) -> Result<(), Error> {
@@ -232,7 +245,13 @@ async fn copy(plan: &Plan, stage: &Stage, elsewhere: &Elsewhere, job: &mut Runni
     let mut room = Room::begin(plan);
     loop {
         tokio::select! {
-            exit = child.0.wait() => return succeed("pg_basebackup", exit),
+            exit = child.0.wait() => {
+                // A small volume is full before the first look.
+                if let (true, Some((_, total))) = (exit != Exit::Code(0), seen.get()) {
+                    room.check(total).await?;
+                }
+                return succeed("pg_basebackup", exit, &plan.pgdata);
+            }
             () = tokio::time::sleep(POLL) => {}
         }
         if let Some((done, total)) = seen.get() {
@@ -245,9 +264,12 @@ async fn copy(plan: &Plan, stage: &Stage, elsewhere: &Elsewhere, job: &mut Runni
 /// How often the progress, which comes once a second, is looked at.
 const POLL: std::time::Duration = std::time::Duration::from_millis(500);
 
-fn succeed(program: &'static str, exit: Exit) -> Result<(), Error> {
-    if exit == Exit::Code(0) { Ok(()) } else { Err(Error::Program { program, exit }) }
+fn succeed(program: &'static str, exit: Exit, pgdata: &Path) -> Result<(), Error> {
+    if exit == Exit::Code(0) { Ok(()) } else { Err(Error::Program { program, exit, hint: space::hint(pgdata) }) }
 }
+
+/// The WAL that is streamed during the copy is not in the count: two segments of the usual 16 MB, however short it is.
+const LEAST_WAL: u64 = 32 << 20;
 
 /// Whether the volume is large enough, which is better known before it is full.
 struct Room<'a> {
@@ -258,11 +280,13 @@ struct Room<'a> {
 
 impl<'a> Room<'a> {
     fn begin(plan: &'a Plan) -> Self {
-        Self { plan, free: free_bytes(&plan.pgdata) }
+        Self { plan, free: space::free_bytes(&plan.pgdata) }
     }
 
-    async fn check(&mut self, needed: u64) -> Result<(), Error> {
+    /// `copied`: bytes that are to be copied in all.
+    async fn check(&mut self, copied: u64) -> Result<(), Error> {
         let Some(free) = self.free.take() else { return Ok(()) };
+        let needed = if self.plan.waldir.is_none() { copied + LEAST_WAL } else { copied };
         if needed <= free {
             return Ok(());
         }
@@ -270,18 +294,13 @@ impl<'a> Room<'a> {
             tracing::warn!("the data directory that was kept as {} makes room for the new clone", old.display());
             let pgdata = self.plan.pgdata.clone();
             in_thread(move || stage::discard_kept(&pgdata)).await.map_err(trying("cannot remove it"))?;
-            let free = free_bytes(&self.plan.pgdata).unwrap_or(u64::MAX);
+            let free = space::free_bytes(&self.plan.pgdata).unwrap_or(u64::MAX);
             if needed <= free {
                 return Ok(());
             }
         }
         Err(Error::NoSpace { dir: self.plan.pgdata.clone(), needed, free })
     }
-}
-
-/// Free bytes on the volume of `path`.
-pub fn free_bytes(path: &Path) -> Option<u64> {
-    nix::sys::statvfs::statvfs(path).ok().map(|s| s.blocks_available() * s.fragment_size())
 }
 
 /// Complete means that every file of the manifest is there with its checksum, and the WAL to become consistent can be
@@ -292,7 +311,7 @@ async fn verify(plan: &Plan, data: &Path) -> Result<(), Error> {
     command.arg("--quiet").arg("--exit-on-error").arg(data).stdin(Stdio::null()).process_group(0);
     let child = plan.runner.spawn(&mut command, "pg_verifybackup").map_err(trying("cannot execute pg_verifybackup"))?;
     let mut child = KillOnDrop(child);
-    succeed("pg_verifybackup", child.0.wait().await)
+    succeed("pg_verifybackup", child.0.wait().await, &plan.pgdata)
 }
 
 /// What came from the source and is not this member's goes; what makes a standby comes. pg_basebackup has written

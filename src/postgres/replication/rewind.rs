@@ -17,7 +17,7 @@ use std::{
 use super::source::{self, Source};
 use crate::{
     pid1::{Exit, KillOnDrop, Runner},
-    postgres::{bindir::Bindir, replication::clone, server, stage, state_dir::StateDir},
+    postgres::{bindir::Bindir, replication::clone, server, space, stage, state_dir::StateDir},
     progress::{self, Reporter},
 };
 
@@ -172,7 +172,7 @@ fn keep_wal(pgdata: &Path) {
     let files: Vec<PathBuf> =
         fs::read_dir(&wal).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
     let size: u64 = files.iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
-    if size > MOST_KEPT || clone::free_bytes(pgdata).is_none_or(|free| free / 10 < size) {
+    if size > MOST_KEPT || space::free_bytes(pgdata).is_none_or(|free| free / 10 < size) {
         tracing::warn!("the diverged WAL is not kept: {} MB are too much for this volume", size >> 20);
         return;
     }
