@@ -422,3 +422,155 @@ fn reinit_clones_a_standby_anew_and_is_refused_on_a_primary() {
     wait_caught_up(&a, &b);
     assert_eq!(system_identifier(&a), system_identifier(&b));
 }
+
+#[test]
+fn a_manager_that_is_killed_while_it_promotes_goes_on_with_it() {
+    for major in MAJORS {
+        let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        // With replay paused a promotion takes place all the same; with its startup process frozen it cannot.
+        b.shell(
+            "for p in /proc/[0-9]*; do grep -q '^postgres: startup' $p/cmdline && kill -STOP ${p#/proc/}; done; true",
+        );
+        b.signal("USR1");
+        b.wait_for_message("PostgreSQL is told to promote itself");
+        b.signal("KILL");
+        b.wait();
+        b.start_again();
+        wait_or(|| format!("the promotion: {}", b.log()), || (b.http("/primary").0 == 200).then_some(()));
+        b.sql("insert into t values ('new')");
+        assert_eq!(rows(&b), "common new");
+        drop(a);
+    }
+}
+
+#[test]
+fn a_manager_that_is_killed_while_it_looks_at_its_source_looks_again() {
+    let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
+    let (a, b) = pair(&cluster, [&va, &vb]);
+    b.signal("TERM");
+    assert_eq!(b.wait(), 0);
+    docker_ok(&["pause", &a.name]);
+    b.start_again();
+    b.wait_for_message("joining");
+    b.signal("KILL");
+    b.wait();
+    b.start_again();
+    docker_ok(&["unpause", &a.name]);
+    b.wait_ready();
+    a.sql("insert into t values ('more')");
+    wait_caught_up(&a, &b);
+}
+
+#[test]
+fn a_frozen_source_keeps_no_standby_from_its_reads() {
+    let (cluster, va, vb) = (Cluster::new(17), Volume::new(), Volume::new());
+    let (a, b) = pair(&cluster, [&va, &vb]);
+    docker_ok(&["pause", &a.name]);
+    b.signal("TERM");
+    assert_eq!(b.wait(), 0);
+    b.start_again();
+    wait_or(
+        || format!("reads: {}", b.log()),
+        || {
+            let read = b.exec(&["psql", "-U", "postgres", "-XAtqc", "select t from t"]);
+            (stdout(&read) == "common").then_some(())
+        },
+    );
+    assert_eq!((b.http("/readyz").0, b.http("/livez").0), (503, 200));
+    docker_ok(&["unpause", &a.name]);
+    b.wait_ready();
+    wait_caught_up(&a, &b);
+}
+
+#[test]
+fn a_standby_of_a_standby_follows_the_timeline_that_a_promotion_begins() {
+    for major in MAJORS {
+        let (cluster, va, vb, vc) = (Cluster::new(major), Volume::new(), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        let c = cluster.standby(&vc, &b).ready();
+        wait_caught_up(&a, &c);
+        a.signal("KILL");
+        a.wait();
+        assert!(b.exec(&["podgres", "promote"]).status.success());
+        b.sql("insert into t values ('new')");
+        wait_caught_up(&b, &c);
+        assert_eq!(rows(&c), "common new");
+        assert_eq!(c.sql("select received_tli from pg_stat_wal_receiver"), "2");
+        assert!(!c.stdout().contains("rewinding") && c.stdout().matches("cloning is complete").count() == 1);
+    }
+}
+
+#[test]
+fn logical_slots_that_are_to_survive_a_failover_do() {
+    let (cluster, va, vb) = (Cluster::new(17), Volume::new(), Volume::new());
+    let logical = ["-c", "wal_level=logical"];
+    let a = cluster.member(&va, &[], &logical).ready();
+    a.sql("create table t (t text); insert into t values ('common')");
+    a.sql("select pg_create_logical_replication_slot('changes', 'test_decoding', false, false, true)");
+    a.sql("select pg_create_logical_replication_slot('local', 'test_decoding')");
+    let source = format!("PODGRES_STANDBY_OF=host={}", a.name);
+    let b = cluster.member(&vb, &["-e", &source], &logical).ready();
+    wait_or(
+        || format!("the slot to be synchronised: {}", b.log()),
+        || {
+            // It can be once whoever reads from it has read up to something that the standby has too.
+            a.sql("insert into t values ('common')");
+            a.sql("select count(*) from pg_logical_slot_get_changes('changes', null, null)");
+            a.sql("select pg_log_standby_snapshot()");
+            let ready =
+                "select count(*) from pg_replication_slots where slot_name = 'changes' and synced and not temporary";
+            (b.sql(ready) == "1").then_some(())
+        },
+    );
+    wait_caught_up(&a, &b);
+    assert!(b.exec(&["podgres", "promote"]).status.success());
+    b.sql("insert into t values ('after the promotion')");
+    let changes = b.sql("select data from pg_logical_slot_get_changes('changes', null, null)");
+    assert!(changes.contains("after the promotion"), "{changes}");
+    assert_eq!(b.sql("select count(*) from pg_replication_slots where slot_name = 'local'"), "0");
+}
+
+#[test]
+fn a_second_return_is_as_quick_as_the_first() {
+    // There and back again: roles change hands, nothing is cloned, and the slots do not grow in number.
+    let (cluster, va, vb) = (Cluster::new(17), Volume::new(), Volume::new());
+    let (a, b) = pair(&cluster, [&va, &vb]);
+    let config = Files::new(&[("podgres.toml", 0o644, "")]);
+    let (names, mount) = ([a.name.clone(), b.name.clone()], config.at("/etc/podgres"));
+    drop((a, b));
+    let member = |volume: &Volume, name: &str, of: &str| {
+        let source = format!("PODGRES_STANDBY_OF=host={of}");
+        cluster.member(volume, &["-v", &mount, "-e", &source, "--network-alias", name], &[])
+    };
+    let start = |primary: usize| {
+        let volumes = [&va, &vb];
+        let standby = 1 - primary;
+        let leader = member(volumes[primary], &names[primary], &names[standby]);
+        wait_or(
+            || format!("reads: {}", leader.log()),
+            || leader.exec(&["pg_isready", "-q"]).status.success().then_some(()),
+        );
+        assert!(leader.exec(&["podgres", "promote"]).status.success(), "{}", leader.log());
+        leader.wait_ready();
+        let follower = member(volumes[standby], &names[standby], &names[primary]).ready();
+        (leader, follower)
+    };
+    for round in 0..4 {
+        let (leader, follower) = start(1 - round % 2);
+        leader.sql(&format!("insert into t values ('{round}')"));
+        wait_caught_up(&leader, &follower);
+        assert_eq!(follower.sql("select count(*) from t"), (round + 2).to_string());
+        assert_eq!(leader.sql("select count(*) from pg_replication_slots"), "1", "{}", leader.log());
+        assert!(
+            !follower.stdout().contains("rewinding") && !follower.stdout().contains("cloning"),
+            "{}",
+            follower.log()
+        );
+        // The primary first, so that the standby has all of it.
+        leader.signal("TERM");
+        leader.wait();
+        follower.signal("TERM");
+        follower.wait();
+    }
+}
