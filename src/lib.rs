@@ -11,6 +11,7 @@
 //! | [`manager`] | the one loop: inputs in, [`lifecycle::step`], actions out |
 //! | [`postgres`] | one PostgreSQL on one data directory: find, lock, initialise, start, stop, ask |
 //! | [`http`] | probes, status, the control socket: they ask the loop and have no opinion |
+//! | [`metrics`] | `/metrics`: the manager's, PostgreSQL's, and those of custom queries |
 //! | [`logs`] | lines from processes and files → one JSON object a line on stdout |
 //!
 //! # The loop
@@ -36,6 +37,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod logs;
 pub mod manager;
+pub mod metrics;
 pub mod pid1;
 pub mod postgres;
 pub mod progress;

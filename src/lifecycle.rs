@@ -141,6 +141,21 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All that [`Phase::name`] can be.
+    pub const NAMES: [&str; 11] = [
+        "begun",
+        "initialising",
+        "joining",
+        "cloning",
+        "rewinding",
+        "starting",
+        "running",
+        "stopping",
+        "cleaning up",
+        "crashed",
+        "stopped",
+    ];
+
     /// The word for it in `status`.
     pub fn name(&self) -> &'static str {
         match self {
@@ -164,6 +179,38 @@ enum Next {
     Work(Job),
 }
 
+/// How often jobs were done, and failed. One that was cancelled is neither.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Outcomes {
+    /// [`Job::Initialise`].
+    pub initialise: Outcome,
+    /// [`Job::Clone`].
+    pub clone: Outcome,
+    /// [`Job::Rewind`].
+    pub rewind: Outcome,
+}
+
+/// How often a job was done, and failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Outcome {
+    /// Done.
+    pub done: u32,
+    /// Failed.
+    pub failed: u32,
+}
+
+impl Outcomes {
+    fn count(&mut self, job: Job, done: bool) {
+        let outcome = match job {
+            Job::Initialise => &mut self.initialise,
+            Job::Clone => &mut self.clone,
+            Job::Rewind => &mut self.rewind,
+            Job::Look => return,
+        };
+        *(if done { &mut outcome.done } else { &mut outcome.failed }) += 1;
+    }
+}
+
 /// Everything that the decision remembers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Memory {
@@ -181,6 +228,8 @@ pub struct Memory {
     pub repairs: u32,
     /// How long the last promotion took, from the order to the first moment at which writes are accepted.
     pub promotion: Option<Duration>,
+    /// How jobs ended so far.
+    pub outcomes: Outcomes,
     /// Since when a promotion is ordered that has not happened.
     pub promoting: Option<Mono>,
     next: Option<Next>,
@@ -206,6 +255,7 @@ impl Default for Memory {
             standby: false,
             repairs: 0,
             promotion: None,
+            outcomes: Outcomes::default(),
             promoting: None,
             next: None,
             was_ready: false,

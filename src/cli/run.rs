@@ -211,7 +211,7 @@ impl Session {
     ) -> Result<manager::Outcome, Refusal> {
         let official = &self.settings.official;
         let login = Login { user: official.user.clone(), password: official.password.clone() };
-        let api = http::Api::new(events.clone(), login);
+        let api = http::Api::new(events.clone(), login, &self.settings.config_dir);
         http::serve_http(self.settings.listen, api.clone()).await.map_err(refuse)?;
         http::serve_control(&run_dir.join(run_dir::CONTROL_SOCKET), api).map_err(refuse)?;
 

@@ -1,6 +1,7 @@
 //! What the handlers know: how to ask the loop, and how to ask PostgreSQL without burdening it.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +11,7 @@ use tokio::sync::{Mutex, oneshot};
 use crate::{
     lifecycle::{Phase, Role},
     manager::{Event, Events, Snapshot},
+    metrics::Metrics,
     postgres::{
         config::standby,
         ping::{Ping, Pinger},
@@ -34,12 +36,14 @@ pub struct Api {
     // One question to PostgreSQL at a time: requests that come meanwhile wait for its answer and share it.
     ping: Arc<Mutex<Pinger>>,
     facts: Arc<Mutex<Option<LatestFacts>>>,
+    pub(super) metrics: Metrics,
 }
 
 impl Api {
-    /// For the loop behind `events` and the server that `login` opens.
-    pub fn new(events: Events, login: Login) -> Self {
-        Self { events, login, ping: Arc::default(), facts: Arc::default() }
+    /// For the loop behind `events`, the server that `login` opens and the user's files in `config_dir`.
+    pub fn new(events: Events, login: Login, config_dir: &Path) -> Self {
+        let metrics = Metrics::new(login.clone(), config_dir);
+        Self { events, login, metrics, ping: Arc::default(), facts: Arc::default() }
     }
 
     /// How things are; none when the loop does not turn.
@@ -85,6 +89,7 @@ impl Api {
             _ => None,
         };
         let mut problems = snapshot.config.problems();
+        problems.extend(self.metrics.problem());
         let mut facts = None;
         let ping = self.accepting(snapshot).await;
         match role {
@@ -139,7 +144,7 @@ fn problems_of(role: Role, facts: &Facts) -> Vec<String> {
     problems
 }
 
-fn address(snapshot: &Snapshot) -> Option<(&std::path::Path, u16)> {
+fn address(snapshot: &Snapshot) -> Option<(&Path, u16)> {
     let file = snapshot.postgres.as_ref()?;
     Some((file.socket_dir.as_deref()?, file.port))
 }

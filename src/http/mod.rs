@@ -1,4 +1,4 @@
-//! The manager's two doors: HTTP for probes and status, and the control socket for commands. Both ask the manager's
+//! The manager's two doors: HTTP for probes, status and metrics, and the control socket for commands. Both ask the manager's
 //! loop for everything they say.
 
 mod api;
@@ -107,5 +107,6 @@ fn read_only(api: Api) -> Router {
         .route("/replica", get(probes::replica))
         .route("/read-only", get(probes::read_only))
         .route("/status", get(probes::status))
+        .route("/metrics", get(probes::metrics))
         .with_state(api)
 }

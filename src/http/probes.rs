@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::{Query, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -11,6 +11,7 @@ use super::Api;
 use crate::{
     lifecycle::{Phase, Role},
     manager::Snapshot,
+    metrics,
     postgres::ping::Ping,
     units,
 };
@@ -115,6 +116,16 @@ async fn standby(api: &Api, snapshot: &Snapshot, limit: Option<u64>) -> Answer {
 
 fn describe(snapshot: &Snapshot) -> String {
     format!("{}: {}", snapshot.memory.phase.name(), snapshot.memory.reason)
+}
+
+/// For Prometheus, in the OpenMetrics format; see [`crate::metrics`].
+pub(super) async fn metrics(State(api): State<Api>) -> Response {
+    match api.snapshot().await {
+        Some(snapshot) => {
+            ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.scrape(&snapshot).await).into_response()
+        }
+        None => no(STUCK).into_response(),
+    }
 }
 
 /// Everything, as JSON; see [`crate::status`].

@@ -29,6 +29,7 @@ pub(super) fn done(mut memory: Memory, now: Mono, job: Job, result: Result<(), F
     if memory.phase == Phase::Cancelling {
         return cancelled(memory, now);
     }
+    memory.outcomes.count(job, result.is_ok());
     match (job, result) {
         (Job::Initialise, Err(why)) => end(memory, now, 1, Reason::InitialisationFailed(why.why())),
         (Job::Initialise, Ok(())) => start(memory, now, Reason::Initialised),

@@ -113,7 +113,7 @@ impl Local {
 pub struct Session {
     /// For queries.
     pub client: Client,
-    connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+    connection: Connection,
 }
 
 impl Session {
@@ -122,21 +122,45 @@ impl Session {
     /// # Errors
     /// When PostgreSQL refuses. There is no deadline in here; callers have one for all they do.
     pub async fn open(socket_dir: &Path, port: u16, login: &Login, dbname: &str) -> Result<Self, Error> {
+        Self::open_as("podgres", socket_dir, port, login, dbname).await
+    }
+
+    /// [`Session::open`] under another `application_name`.
+    ///
+    /// # Errors
+    /// When PostgreSQL refuses.
+    pub async fn open_as(
+        application: &str,
+        socket_dir: &Path,
+        port: u16,
+        login: &Login,
+        dbname: &str,
+    ) -> Result<Self, Error> {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(socket_dir).port(port).user(&login.user).dbname(dbname).application_name("podgres").options(
+        config.host_path(socket_dir).port(port).user(&login.user).dbname(dbname).application_name(application).options(
             "-c statement_timeout=2s -c lock_timeout=1s -c synchronous_commit=local -c search_path=pg_catalog",
         );
         if let Some(password) = &login.password {
             config.password(password.expose());
         }
         let (client, connection) = config.connect(NoTls).await?;
-        Ok(Self { client, connection: tokio::spawn(connection) })
+        Ok(Self { client, connection: Connection(tokio::spawn(connection)) })
     }
 
     /// Says goodbye and waits until it is sent: a server that is stopped right after this finds no session to end.
-    pub async fn close(self) {
+    pub async fn close(mut self) {
         drop(self.client);
-        let _ = self.connection.await;
+        let _ = (&mut self.connection.0).await;
+    }
+}
+
+/// What carries a session's messages. Ends with the session: by itself it would wait for the answers that are still
+/// due, and a server that is frozen gives none.
+struct Connection(JoinHandle<Result<(), tokio_postgres::Error>>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

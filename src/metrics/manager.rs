@@ -1,0 +1,140 @@
+//! The manager's own metrics, from what its loop says of itself: they are there when PostgreSQL is not.
+
+use super::family::{Family, Kind, Labels};
+use crate::{
+    lifecycle::{Outcome, Phase, Role},
+    manager::Snapshot,
+};
+
+fn label(name: &'static str, value: &str) -> Labels {
+    vec![(name.into(), value.into())]
+}
+
+fn gauge(name: &'static str, help: &'static str) -> Family {
+    Family::new(name, Kind::Gauge, help)
+}
+
+/// The families of `snapshot`.
+pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
+    let memory = &snapshot.memory;
+    let counter = |name, help, value: u64| Family::new(name, Kind::Counter, help).with(vec![], value);
+    let version = label("version", env!("CARGO_PKG_VERSION"));
+    let mut families = vec![
+        gauge("podgres_build_info", "The version of podgres.").with(version, true),
+        gauge("podgres_uptime_seconds", "Since the manager started.").with(vec![], snapshot.now.as_secs_f64()),
+        state(&memory.phase),
+        role(&memory.phase),
+        gauge("podgres_state_age_seconds", "Since it came into its state.")
+            .with(vec![], snapshot.now.saturating_sub(memory.since).as_secs_f64()),
+        counter("podgres_restarts_total", "Starts of PostgreSQL after a crash.", memory.restarts.into()),
+        counter(
+            "podgres_log_lines_dropped_total",
+            "Log lines that nobody read from stdout in time.",
+            snapshot.log_lines_dropped,
+        ),
+        gauge(
+            "podgres_configuration_refused",
+            "Whether the present configuration files have mistakes, so that others are in use.",
+        )
+        .with(vec![], !snapshot.config.refused.is_empty()),
+        jobs(snapshot),
+    ];
+    if let Some(took) = memory.promotion {
+        let help = "How long the last promotion took, from the order to the first moment at which writes are accepted.";
+        families.push(gauge("podgres_last_promotion_seconds", help).with(vec![], took.as_secs_f64()));
+    }
+    families.extend(progress(snapshot));
+    families
+}
+
+fn state(phase: &Phase) -> Family {
+    let family = gauge("podgres_state", "1 for the state that the member is in, 0 for all others.");
+    Phase::NAMES.iter().fold(family, |f, name| f.with(label("state", name), *name == phase.name()))
+}
+
+/// Neither while PostgreSQL does not run.
+fn role(phase: &Phase) -> Family {
+    let is = |role| *phase == Phase::Running { role };
+    gauge("podgres_role", "1 for the role that PostgreSQL runs in.")
+        .with(label("role", "primary"), is(Role::Primary))
+        .with(label("role", "standby"), is(Role::Standby))
+}
+
+fn jobs(snapshot: &Snapshot) -> Family {
+    let outcomes = &snapshot.memory.outcomes;
+    let mut family = Family::new("podgres_jobs_total", Kind::Counter, "Jobs on the data directory that have ended.");
+    for (job, Outcome { done, failed }) in
+        [("initialise", outcomes.initialise), ("clone", outcomes.clone), ("rewind", outcomes.rewind)]
+    {
+        for (outcome, count) in [("done", done), ("failed", failed)] {
+            family.push(vec![("job".into(), job.into()), ("outcome".into(), outcome.into())], u64::from(count));
+        }
+    }
+    family
+}
+
+/// Nothing while no job runs.
+fn progress(snapshot: &Snapshot) -> Vec<Family> {
+    let Some(progress) = &snapshot.progress else { return Vec::new() };
+    let job = || label("job", progress.job);
+    let running = gauge("podgres_job_seconds", "Since the running job began.");
+    let done = gauge("podgres_job_done_bytes", "What the running job has copied.");
+    let mut families =
+        vec![running.with(job(), progress.begun.elapsed().as_secs_f64()), done.with(job(), progress.bytes_done)];
+    if let (Some(total), Some(percent)) = (progress.bytes_total, progress.percent()) {
+        families.push(gauge("podgres_job_size_bytes", "What it will have copied.").with(job(), total));
+        families.push(gauge("podgres_job_percent", "How much of that is done.").with(job(), percent));
+    }
+    families
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use super::*;
+    use crate::{lifecycle::Memory, metrics::family, progress::Progress};
+
+    fn text(snapshot: &Snapshot) -> String {
+        family::encode(vec![Arc::new(families(snapshot))])
+    }
+
+    fn snapshot(phase: Phase) -> Snapshot {
+        Snapshot {
+            memory: Memory { phase, ..Memory::default() },
+            now: std::time::Duration::from_secs(5),
+            postgres: None,
+            pgdata: "/d".into(),
+            log_lines_dropped: 3,
+            config: Arc::default(),
+            progress: None,
+            source: None,
+            waiting: None,
+        }
+    }
+
+    #[test]
+    fn exactly_one_state_and_at_most_one_role() {
+        for (phase, roles) in [(Phase::Begun, 0), (Phase::Running { role: Role::Standby }, 1)] {
+            let text = text(&snapshot(phase.clone()));
+            let ones = |name: &str| text.lines().filter(|l| l.starts_with(name) && l.ends_with(" 1")).count();
+            assert_eq!((ones("podgres_state{"), ones("podgres_role{")), (1, roles), "{phase:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_job_is_there_while_it_runs() {
+        let mut snapshot = snapshot(Phase::Begun);
+        assert!(!text(&snapshot).contains("podgres_job_done_bytes"));
+        snapshot.progress = Some(Progress {
+            job: "clone",
+            step: String::new(),
+            bytes_done: 1,
+            bytes_total: Some(4),
+            begun: Instant::now(),
+        });
+        let text = text(&snapshot);
+        assert!(text.contains("podgres_job_percent{job=\"clone\"} 25.0\n"), "{text}");
+        assert!(text.contains("podgres_log_lines_dropped_total 3\n"), "{text}");
+    }
+}
