@@ -441,3 +441,22 @@ fn a_stop_is_a_stop_whatever_the_configuration() {
 fn a_refused_configuration_is_exit_78() {
     Run::new(true).then(Input::Refused("x".into())).exits_with(78);
 }
+
+#[test]
+fn outcomes_of_jobs_are_counted_and_cancelled_ones_are_not() {
+    let failed = |why: &str| Err(Failure::ForNow(why.into()));
+    let run = Run::of(STANDBY, Data::Empty).then(Input::Done(Job::Clone, failed("no route"))).timer();
+    let run = run.then(Input::Done(Job::Clone, Ok(())));
+    assert_eq!(run.memory.outcomes.clone, Outcome { done: 1, failed: 1 });
+    let run = Run::new(false).then(signal(Term)).then(Input::Done(Job::Initialise, failed("cancelled")));
+    assert_eq!(run.memory.outcomes, Outcomes::default());
+}
+
+#[test]
+fn every_phase_has_a_known_name() {
+    let jobs = [Job::Initialise, Job::Look, Job::Clone, Job::Rewind].map(|job| Phase::Working { job });
+    let others = [Phase::Begun, Phase::Starting, Phase::Running { role: Role::Primary }, Phase::Cancelling];
+    let last = [Phase::CleaningUp, Phase::Waiting { until: Mono::ZERO, job: None }, Phase::Ended { code: 0 }];
+    let names: Vec<_> = jobs.iter().chain(&others).chain(&last).map(Phase::name).collect();
+    assert!(names.iter().all(|n| Phase::NAMES.contains(n)) && Phase::NAMES.iter().all(|n| names.contains(n)));
+}

@@ -99,9 +99,12 @@ mod tests {
         family::encode(vec![Arc::new(families(snapshot))])
     }
 
+    #[allow(clippy::field_reassign_with_default, reason = "the others are the decision's own")]
     fn snapshot(phase: Phase) -> Snapshot {
+        let mut memory = Memory::default();
+        memory.phase = phase;
         Snapshot {
-            memory: Memory { phase, ..Memory::default() },
+            memory,
             now: std::time::Duration::from_secs(5),
             postgres: None,
             pgdata: "/d".into(),

@@ -52,7 +52,7 @@ impl Query {
 pub(super) const QUERIES: &[Query] = &[
     Query {
         majors: ANY,
-        sql: "select current_setting('server_version'), current_setting('server_version'), 1",
+        sql: "select version(), split_part(current_setting('server_version'), ' ', 1), 1",
         labels: &["version", "short_version"],
         columns: &[("pg_static", Gauge, "PostgreSQL's version.")],
     },

@@ -20,6 +20,7 @@ mod crashes;
 mod harness;
 mod locks;
 mod log_lines;
+mod metrics;
 mod orphans;
 mod probes;
 mod replication;

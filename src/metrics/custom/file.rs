@@ -98,7 +98,8 @@ pub(super) fn parse(text: &str) -> Result<Queries, String> {
         let line = error.location().map(|l| format!("{}: ", l.line())).unwrap_or_default();
         // The first line says it; a picture of the file follows.
         let what = error.without_snippet().to_string();
-        format!("{line}{}", what.lines().next().unwrap_or_default())
+        let what = what.lines().next().unwrap_or_default();
+        format!("{line}{}", what.rsplit_once(" at line ").map_or(what, |(text, _)| text))
     })
 }
 
@@ -142,7 +143,7 @@ app_orders:
             (">=15.0.0", "new", "8: ", "range of versions"),
             ("app_orders", "app-orders", "3: ", "app-orders"),
             ("app_orders", "podgres_orders", "3: ", "own"),
-            ("cache_seconds: 30", "cache_seconds: soon", "7: ", "soon"),
+            ("cache_seconds: 30", "cache_seconds: soon", "7: ", "u32"),
             ("  primary: true", " primary: true", "6: ", ""),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();

@@ -32,8 +32,9 @@ const FILE: &str = "queries.yaml";
 /// The queries, and what is known of each.
 pub(super) struct Custom {
     path: PathBuf,
-    /// The file's content when it was last read, good or not; none: there is no file.
-    seen: Option<String>,
+    /// The file's content when it was last read, good or not, and none within where there is no file; none: it could not
+    /// be read.
+    seen: Option<Option<String>>,
     queries: Arc<Queries>,
     states: BTreeMap<Name, State>,
     mistake: Option<String>,
@@ -52,7 +53,7 @@ impl Custom {
     pub(super) fn new(config_dir: &Path) -> Self {
         Self {
             path: config_dir.join(FILE),
-            seen: None,
+            seen: Some(None),
             queries: Arc::default(),
             states: BTreeMap::new(),
             mistake: None,
@@ -64,14 +65,16 @@ impl Custom {
         let content = match fs::read_to_string(&self.path) {
             Ok(content) => Some(content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return self.refuse(format!("{}: {error}", self.path.display())),
+            Err(error) => {
+                self.seen = None;
+                return self.refuse(format!("{}: {error}", self.path.display()));
+            }
         };
-        // After a file that could not be read the same content is news.
-        if content == self.seen && !(self.mistake.is_some() && content.is_none()) {
+        if self.seen.as_ref() == Some(&content) {
             return;
         }
         let parsed = content.as_deref().map_or_else(|| Ok(Queries::default()), file::parse);
-        self.seen = content;
+        self.seen = Some(content);
         match parsed {
             Ok(queries) => self.take(queries),
             Err(why) => self.refuse(format!("{}:{why}", self.path.display())),
