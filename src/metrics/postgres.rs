@@ -84,16 +84,19 @@ pub(super) const QUERIES: &[Query] = &[
     Query {
         majors: ANY,
         // A primary has no lag of its own. A standby that streams and has replayed all that it was told of is not behind,
-        // however long ago the primary last wrote; one that does not stream cannot know, and its last commit gets older.
+        // however long ago the primary last wrote; before it is told anything it cannot know. For one that does not stream
+        // only its last commit gets older. (`greatest` skips nulls: unknown would be 0.)
         sql: "select case when not r then pg_current_wal_lsn() - '0/0' end,
               case when r then pg_last_wal_receive_lsn() - '0/0' end, case when r then pg_last_wal_replay_lsn() - '0/0' end,
-              case when r then s.lsn is not null end,
-              case when r then greatest(0, s.lsn - pg_last_wal_replay_lsn()) end,
-              case when r and pg_last_wal_replay_lsn() >= s.lsn then 0
-                   when r then greatest(0, extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())) end,
+              case when r then s.streaming is not null end,
+              case when behind < 0 then 0 else behind end,
+              case when not r or (s.streaming and behind is null) then null when behind <= 0 then 0
+                   when pg_last_xact_replay_timestamp() > clock_timestamp() then 0
+                   else extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp()) end,
               case when r then pg_is_wal_replay_paused() end
               from pg_is_in_recovery() r
-              left join (select latest_end_lsn as lsn from pg_stat_wal_receiver where status = 'streaming') s on true",
+              left join (select true, latest_end_lsn from pg_stat_wal_receiver where status = 'streaming') s(streaming, lsn)
+                   on true, lateral (select case when r then s.lsn - pg_last_wal_replay_lsn() end) b(behind)",
         labels: &[],
         columns: &[
             ("pg_wal_current_lsn_bytes", Gauge, "A primary's write position."),

@@ -99,6 +99,9 @@ fn a_primary_and_its_standby() {
         assert!(primary.contains("\npg_replication_slots_active{slot_name=\"podgres_"), "{primary}");
         assert!(!primary.contains("pg_replication_lag"), "a primary has no lag of its own");
 
+        wait_for_line(&b, "pg_wal_receiver_streaming 1");
+        // Known as soon as the primary has said how far it is.
+        wait_for("the standby's lag", || value(&scrape(&b), "pg_replication_lag_seconds"));
         let standby = scrape(&b);
         for (key, expected) in [
             ("podgres_role{role=\"standby\"}", 1.0),
@@ -115,6 +118,10 @@ fn a_primary_and_its_standby() {
         for log in [a.log(), b.log()] {
             assert!(!log.contains("no metrics such as"), "{log}");
         }
+        // A standby without its primary does not know how far behind it is, and does not say 0.
+        a.signal("KILL");
+        wait_for_line(&b, "pg_wal_receiver_streaming 0");
+        assert_eq!(value(&scrape(&b), "pg_replication_lag_bytes"), None);
     }
 }
 
@@ -176,18 +183,16 @@ fn custom_queries_and_a_mistake_in_their_file() {
 
 #[test]
 fn a_postgres_that_hangs_costs_one_connection_and_no_patience() {
-    let container = Container::postgres(17, &[], &[]).ready();
+    let container = Container::postgres(17, &[], &["-c", "log_connections=on"]).ready();
     assert_eq!(value(&scrape(&container), "pg_up"), Some(1.0));
     let signal = |name: &str| {
         container.shell(&format!("kill -{name} $(head -1 /var/lib/postgresql/data/pgdata/postmaster.pid)"));
     };
-    // Sockets to PostgreSQL's that are connected or wait for it to accept them.
-    let sockets = || container.shell("grep -c '/.s.PGSQL.5432$' /proc/net/unix");
-    // The last collection is over and is not shared any more.
-    wait_for_line(&container, "pg_up 1");
+    // What hangs is accepted, and then in the log, when PostgreSQL goes on.
+    let connections = || container.stdout().matches("application_name=podgres metrics").count();
     signal("STOP");
     wait_for_line(&container, "pg_up 0");
-    let hung = sockets();
+    let before = connections();
     for _ in 0..5 {
         let begun = Instant::now();
         let body = scrape(&container);
@@ -197,10 +202,12 @@ fn a_postgres_that_hangs_costs_one_connection_and_no_patience() {
         assert_eq!(value(&body, "podgres_state{state=\"running\"}"), Some(1.0), "{body}");
         assert!(!body.contains("\npg_database_size_bytes"), "what is shown is old: {body}");
     }
-    assert_eq!(sockets(), hung, "a connection more");
     signal("CONT");
-    wait_for_line(&container, "pg_up 1");
+    wait_for("the connection that hung", || (connections() > before).then_some(()));
+    // Accepted after all that waited.
     wait_for("the connection for metrics to be closed", || (our_connections(&container) == "0").then_some(()));
+    assert_eq!(connections(), before + 1);
+    wait_for_line(&container, "pg_up 1");
 }
 
 #[test]
