@@ -6,6 +6,7 @@
 
 mod event;
 mod jobs;
+mod outcomes;
 mod reason;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use event::{Action, Data, Failure, Input, Look, Repair};
 use jobs::{begin, diverged, done, looked, promote, reinit, work};
+pub use outcomes::{Outcome, Outcomes};
 pub use reason::Reason;
 
 use crate::pid1::{Exit, Signal};
@@ -177,38 +179,6 @@ enum Next {
     Exit(i32),
     StartAt(Mono),
     Work(Job),
-}
-
-/// How often jobs were done, and failed. One that was cancelled is neither.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Outcomes {
-    /// [`Job::Initialise`].
-    pub initialise: Outcome,
-    /// [`Job::Clone`].
-    pub clone: Outcome,
-    /// [`Job::Rewind`].
-    pub rewind: Outcome,
-}
-
-/// How often a job was done, and failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Outcome {
-    /// Done.
-    pub done: u32,
-    /// Failed.
-    pub failed: u32,
-}
-
-impl Outcomes {
-    fn count(&mut self, job: Job, done: bool) {
-        let outcome = match job {
-            Job::Initialise => &mut self.initialise,
-            Job::Clone => &mut self.clone,
-            Job::Rewind => &mut self.rewind,
-            Job::Look => return,
-        };
-        *(if done { &mut outcome.done } else { &mut outcome.failed }) += 1;
-    }
 }
 
 /// Everything that the decision remembers.

@@ -4,7 +4,7 @@
 //!
 //! A collection is a task with one connection, which it opens and closes: that it is a new one shows that connections
 //! are accepted, and one that is kept would forbid users to drop or rename its database. Scrapes that come meanwhile
-//! share it. A scrape waits [`WAIT`] at most; when PostgreSQL hangs, the collection goes on hanging with its connection,
+//! share it. A scrape waits `WAIT` at most; when PostgreSQL hangs, the collection goes on hanging with its connection,
 //! and further scrapes answer at once, without another. Old values are never shown again.
 
 mod custom;

@@ -144,7 +144,6 @@ app_orders:
             ("app_orders", "app-orders", "3: ", "app-orders"),
             ("app_orders", "podgres_orders", "3: ", "own"),
             ("cache_seconds: 30", "cache_seconds: soon", "7: ", "u32"),
-            ("  primary: true", " primary: true", "6: ", ""),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.starts_with(line) && error.contains(word), "{from} → {to}: {error}");
