@@ -9,7 +9,7 @@ use std::{path::PathBuf, time::Instant};
 use tokio::sync::{mpsc, oneshot, watch as cell};
 
 use crate::{
-    lifecycle::{Action, Data, Failure, Input, Job, Limits, Memory, Mono, Phase, Reason, step},
+    lifecycle::{Action, Data, Failure, Input, Job, Limits, Memory, Mono, Phase, Reason, Role, step},
     pid1::{Exit, Runner},
     postgres::{
         config::{self, Config},
@@ -37,6 +37,8 @@ pub enum Event {
     Follow(follow::Report),
     /// Somebody wants to know how things are. That the loop answers is what `/livez` proves.
     Ask(oneshot::Sender<Snapshot>),
+    /// Somebody wants to know which settings are smaller than on the primary.
+    AskTooSmall(oneshot::Sender<Vec<config::standby::Raise>>),
     /// Reload, from the control socket.
     Reload(ReloadReply),
     /// What is to be known before a start.
@@ -69,6 +71,8 @@ pub struct Snapshot {
     pub progress: Option<Progress>,
     /// The source that the settings name, host and port.
     pub source: Option<String>,
+    /// What the source is, while this standby streams from it.
+    pub source_role: Option<Role>,
     /// Why this standby does not stream, or could not be looked at.
     pub waiting: Option<String>,
 }
@@ -182,6 +186,10 @@ impl Manager {
             }
             Event::Follow(report) => self.followed(report),
             Event::Ask(reply) => drop(reply.send(self.snapshot())),
+            Event::AskTooSmall(reply) => {
+                let asked = self.config.too_small();
+                tokio::task::spawn_local(async move { reply.send(asked.await) });
+            }
             Event::Reload(reply) => {
                 // As with SIGHUP: before it is ready it is to be left alone, and told later.
                 if !matches!(self.memory.phase, Phase::Running { .. }) {
@@ -382,6 +390,7 @@ impl Manager {
             config: self.config.report(),
             progress: self.reporter.current(),
             source: self.peers.standby_of.as_ref().map(|a| a.conninfo.place()),
+            source_role: self.link.source_role,
             waiting: self.link.waiting.clone(),
         }
     }

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod run;
 mod status;
+mod table;
 
 use std::{fmt, process::ExitCode};
 
@@ -56,10 +57,20 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("status")
-                .about("Show how this member is")
+                .about("Show the members as this one sees them, then what is wrong")
                 .arg(switch("json", "Print JSON (its form is stable)"))
                 .arg(switch("watch", "Print it again every second until interrupted"))
-                .arg(switch("ready", "Print nothing; exit 0 if this member is ready (as /readyz), else 1"))
+                .arg(
+                    switch("ready", "Print nothing; exit 0 if this member is ready (as /readyz), else 1")
+                        .conflicts_with_all(["json", "watch", "settings"]),
+                )
+                .arg(
+                    Arg::new("settings")
+                        .long("settings")
+                        .value_name("NAME")
+                        .num_args(0..)
+                        .help("Show PostgreSQL's settings and where they come from: these, or all that somebody set"),
+                )
                 .args(settings()),
         )
         .subcommand(Command::new("restart").about("Restart this member's PostgreSQL").args(settings()))

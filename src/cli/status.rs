@@ -1,26 +1,50 @@
-//! `podgres status`: the member as a table, then what is wrong, in words.
+//! `podgres status`: the members as a table, then what is wrong, in words; and PostgreSQL's settings with their origins.
 
-use std::{process::ExitCode, thread::sleep, time::Duration};
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    thread::sleep,
+    time::Duration,
+};
 
 use clap::ArgMatches;
 use hyper::Method;
 
-use super::{EX_FAILED, client, fail};
-use crate::{
-    settings::Settings,
-    status::{Member, Status},
+use super::{
+    EX_FAILED, client, fail,
+    table::{self, Cell, DIM, PLAIN, WAITING, WRONG, paint, table},
 };
+use crate::{
+    postgres::config::report::Setting,
+    settings::Settings,
+    status::{self, Level, Member, Status},
+    units,
+};
+
+/// How often `--watch` asks.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is asked for, and how it is shown.
+struct Shown<'a> {
+    settings: &'a Settings,
+    json: bool,
+    colour: bool,
+    /// PostgreSQL's settings in place of the members: these, or those that are not at PostgreSQL's own default.
+    names: Option<Vec<String>>,
+}
 
 pub(super) fn main(settings: &Settings, matches: &ArgMatches) -> ExitCode {
     if matches.get_flag("ready") {
         return ready(settings);
     }
-    loop {
-        let code = show(settings, matches.get_flag("json"));
-        if !matches.get_flag("watch") {
-            return code;
-        }
-        sleep(Duration::from_secs(1));
+    let names = matches.get_many::<String>("settings").map(|names| names.cloned().collect());
+    let shown = Shown { settings, json: matches.get_flag("json"), colour: table::colour_wanted(), names };
+    if matches.get_flag("watch") {
+        return watch(&shown);
+    }
+    match shown.text() {
+        Ok(text) => written(write(&text)).unwrap_or(ExitCode::SUCCESS),
+        Err(why) => fail(EX_FAILED, why),
     }
 }
 
@@ -33,107 +57,266 @@ fn ready(settings: &Settings) -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
-fn show(settings: &Settings, json: bool) -> ExitCode {
-    let body = match client::request(settings, Method::GET, "/status") {
-        Ok((status, body)) if status.is_success() => body,
-        Ok((_, body)) => return fail(EX_FAILED, String::from_utf8_lossy(&body).trim_end()),
-        Err(error) => return fail(EX_FAILED, error),
-    };
-    if json {
-        println!("{}", String::from_utf8_lossy(&body));
-        return ExitCode::SUCCESS;
+/// Again and again until somebody interrupts it. A manager that does not answer may be back the next time.
+fn watch(shown: &Shown<'_>) -> ExitCode {
+    let in_place = io::stdout().is_terminal() && !shown.json;
+    loop {
+        let text = match shown.text() {
+            Err(why) if !in_place => {
+                fail(EX_FAILED, why);
+                String::new()
+            }
+            Err(why) => format!("{}\n", paint(&format!("Error: {why}"), WRONG, shown.colour)),
+            Ok(text) if in_place || shown.json => text,
+            Ok(text) => text + "\n",
+        };
+        // Home, and the rest of each line and of the screen erased: nothing flickers.
+        let text = if in_place { format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")) } else { text };
+        if let Some(code) = written(write(&text)) {
+            return code;
+        }
+        sleep(PAUSE);
     }
-    match serde_json::from_slice(&body) {
-        Ok(status) => print!("{}", table(&status)),
-        Err(error) => return fail(EX_FAILED, format_args!("the manager's answer makes no sense: {error}")),
-    }
-    ExitCode::SUCCESS
 }
 
-const HEADINGS: [&str; 8] = ["NAME", "ROLE", "STATE", "TL", "LSN", "LAG", "PENDING RESTART", "AGE"];
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
 
-fn table(status: &Status) -> String {
-    let rows: Vec<[String; 8]> =
-        std::iter::once(HEADINGS.map(String::from)).chain(status.members.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|r| r[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
-        text += cells.join("  ").trim_end();
+/// None: go on. A reader that has gone has seen enough.
+fn written(result: io::Result<()>) -> Option<ExitCode> {
+    match result {
+        Ok(()) => None,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Some(ExitCode::SUCCESS),
+        Err(error) => Some(fail(EX_FAILED, format_args!("cannot write to stdout: {error}"))),
+    }
+}
+
+impl Shown<'_> {
+    fn text(&self) -> Result<String, String> {
+        let body = self.ask(if self.names.is_some() { "/settings" } else { "/status" })?;
+        match &self.names {
+            None if self.json => Ok(String::from_utf8_lossy(&body).into_owned() + "\n"),
+            None => Ok(members(&understand(&body)?, self.colour)),
+            Some(names) => {
+                let all: status::Settings = understand(&body)?;
+                let settings = select(all.settings, names)?;
+                match self.json {
+                    true => serde_json::to_string(&status::Settings { settings })
+                        .map(|text| text + "\n")
+                        .map_err(|e| e.to_string()),
+                    false => Ok(settings_table(&settings, self.colour)),
+                }
+            }
+        }
+    }
+
+    fn ask(&self, path: &str) -> Result<hyper::body::Bytes, String> {
+        match client::request(self.settings, Method::GET, path) {
+            Ok((status, body)) if status.is_success() => Ok(body),
+            Ok((_, body)) => Err(String::from_utf8_lossy(&body).trim_end().into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn understand<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| format!("the manager's answer makes no sense: {error}"))
+}
+
+const HEADINGS: [&str; 9] = ["NAME", "ROLE", "STATE", "TL", "LSN", "LAG", "SYNC", "PENDING RESTART", "AGE"];
+
+fn members(status: &Status, colour: bool) -> String {
+    let mut text = table(HEADINGS, status.members.iter().map(row).collect(), colour);
+    for finding in &status.findings {
+        let (mark, style) = match finding.level {
+            Level::Wrong => ("!", WRONG),
+            Level::Waiting => ("!", WAITING),
+            Level::Note => ("-", DIM),
+        };
+        text += &paint(&format!("{mark} {}", finding.text), style, colour);
         text.push('\n');
-    }
-    for problem in &status.problems {
-        text += &format!("! {problem}\n");
-    }
-    if status.manager.log_lines_dropped > 0 {
-        text += &format!("! {} log lines were dropped: nobody read them in time\n", status.manager.log_lines_dropped);
     }
     text
 }
 
-fn row(member: &Member) -> [String; 8] {
-    let dash = || "-".to_string();
-    let facts = member.postgres.as_ref();
+fn row(member: &Member) -> [Cell; 9] {
+    let plain = |text: Option<String>| (text.unwrap_or_else(|| "-".into()), PLAIN);
+    let pending = match member.pending_restart() {
+        [] => plain(None),
+        [one] => (one.name.clone(), WAITING),
+        several => (format!("{} settings", several.len()), WAITING),
+    };
     [
-        member.name.clone(),
-        member.role.clone().unwrap_or_else(dash),
-        member.state.clone(),
-        facts.and_then(|f| f.timeline).map_or_else(dash, |t| t.to_string()),
-        facts.and_then(|f| f.lsn.clone()).unwrap_or_else(dash),
-        facts.and_then(|f| f.lag_bytes).map_or_else(dash, |l| format!("{l} B")),
-        facts
-            .map(|f| f.pending_restart.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
-            .filter(|p| !p.is_empty())
-            .unwrap_or_else(dash),
-        age(member.state_age_seconds),
+        plain(Some(member.name.clone())),
+        plain(member.role.clone()),
+        state(member),
+        plain(member.timeline.map(|t| t.to_string())),
+        plain(member.lsn.clone()),
+        plain(lag(member)),
+        plain(member.sync.clone()),
+        pending,
+        plain(member.state_age_seconds.map(units::age)),
     ]
 }
 
-/// `42s`, `3m20s`, `5h1m`, `12d4h`: two units are enough.
-fn age(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
-        (0, ..) => format!("{hours}h{minutes}m"),
-        _ => format!("{days}d{hours}h"),
+/// The state, with what a person wants to know of it at once.
+fn state(member: &Member) -> Cell {
+    let standby = member.role.as_deref() == Some("standby");
+    match (&member.job, &member.postgres) {
+        (Some(job), _) => {
+            let percent = job.percent.map(|p| format!(" {p:.0} %")).unwrap_or_default();
+            (format!("{}{percent}", member.state), WAITING)
+        }
+        (None, Some(facts)) if standby && facts.streaming => ("streaming".into(), PLAIN),
+        (None, Some(_)) if standby => ("not streaming".into(), WRONG),
+        _ => {
+            let style = match member.state.as_str() {
+                "running" | "streaming" => PLAIN,
+                "crashed" | "stopped" => WRONG,
+                _ => WAITING,
+            };
+            (member.state.clone(), style)
+        }
     }
+}
+
+/// `0 B`, `1.2 MB 3s`.
+fn lag(member: &Member) -> Option<String> {
+    let bytes = units::size(member.lag_bytes?.try_into().ok()?);
+    let seconds = member.lag_seconds.filter(|s| *s >= 1.0).map(Duration::from_secs_f64);
+    Some(format!("{bytes}{}", seconds.map(|s| format!(" {}", units::age(s.as_secs()))).unwrap_or_default()))
+}
+
+/// Those with these names, or else all that somebody has set.
+fn select(all: Vec<Setting>, names: &[String]) -> Result<Vec<Setting>, String> {
+    if names.is_empty() {
+        return Ok(all.into_iter().filter(|s| !matches!(&*s.origin, "default" | "PostgreSQL")).collect());
+    }
+    let find = |name: &String| {
+        let found = all.iter().find(|s| s.name.eq_ignore_ascii_case(name)).cloned();
+        found.ok_or_else(|| {
+            let likeness = |s: &&Setting| strsim::jaro_winkler(&s.name, name);
+            let nearest = all.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+            let nearest = nearest.map(|s| format!("; the nearest one is {}", s.name)).unwrap_or_default();
+            format!("PostgreSQL has no setting {name}{nearest}")
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+fn settings_table(settings: &[Setting], colour: bool) -> String {
+    let row = |s: &Setting| {
+        let pending = s.pending.clone().map_or_else(|| ("-".into(), PLAIN), |new| (new, WAITING));
+        [(s.name.clone(), PLAIN), (s.value.clone(), PLAIN), (s.origin.clone(), PLAIN), pending]
+    };
+    table(["NAME", "VALUE", "ORIGIN", "AFTER A RESTART"], settings.iter().map(row).collect(), colour)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Manager;
+    use crate::{
+        postgres::sql::{Facts, PendingRestart},
+        status::{Finding, Job, Manager},
+    };
 
-    #[test]
-    fn ages() {
-        assert_eq!([5, 65, 3700, 90_000].map(age), ["5s", "1m5s", "1h1m", "1d1h"]);
+    fn status(members: Vec<Member>, findings: Vec<Finding>) -> Status {
+        let manager = Manager { version: "0".into(), pid: 1, uptime_seconds: 3, restarts: 0, log_lines_dropped: 2 };
+        Status { members, problems: Vec::new(), findings, manager }
+    }
+
+    fn member(name: &str, role: &str, state: &str) -> Member {
+        Member {
+            name: name.into(),
+            role: Some(role.into()),
+            state: state.into(),
+            timeline: Some(1),
+            lsn: Some("0/3000148".into()),
+            state_age_seconds: Some(200),
+            ..Member::default()
+        }
     }
 
     #[test]
-    fn a_member_that_does_not_answer_is_shown_with_its_problem() {
-        let status = Status {
-            members: vec![Member {
-                name: "db".into(),
-                role: None,
-                state: "starting".into(),
-                reason: "x".into(),
-                state_age_seconds: 3,
-                accepting: false,
-                postgres_pid: None,
-                data_directory: "/d".into(),
-                postgres: None,
-            }],
-            problems: vec!["it is starting".into()],
-            manager: Manager { version: "0".into(), pid: 1, uptime_seconds: 3, restarts: 0, log_lines_dropped: 2 },
+    fn a_pair() {
+        let pending = |name: &str| PendingRestart { name: name.into(), value: "1".into(), new_value: "2".into() };
+        let facts = Facts { pending_restart: vec![pending("port")], ..Facts::default() };
+        let primary = Member { postgres: Some(facts), ..member("db1", "primary", "running") };
+        let standby = Member {
+            lag_bytes: Some(1_258_291),
+            lag_seconds: Some(3.4),
+            sync: Some("async".into()),
+            ..member("db2", "standby", "streaming")
         };
-        let text = table(&status);
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("NAME  ROLE  STATE     TL"), "{text}");
-        assert_eq!(lines[1], "db    -     starting  -   -    -    -                3s");
-        assert_eq!(lines[2], "! it is starting");
-        assert!(lines[3].contains("2 log lines"));
+        let text = "\
+NAME  ROLE     STATE      TL  LSN        LAG        SYNC   PENDING RESTART  AGE
+db1   primary  running    1   0/3000148  -          -      port             3m20s
+db2   standby  streaming  1   0/3000148  1.2 MB 3s  async  -                3m20s
+";
+        assert_eq!(members(&status(vec![primary, standby], Vec::new()), false), text);
+    }
+
+    #[test]
+    fn a_clone_and_what_is_to_say_about_it() {
+        let job = Job {
+            name: "clone".into(),
+            step: "x".into(),
+            bytes_done: Some(1),
+            bytes_total: Some(12),
+            percent: Some(8.3),
+            seconds_left: None,
+        };
+        let cloning = Member { name: "db2".into(), state: "cloning".into(), job: Some(job), ..Member::default() };
+        let finding = |level, text: &str| Finding { level, text: text.into() };
+        let findings =
+            vec![finding(Level::Wrong, "bad"), finding(Level::Waiting, "slow"), finding(Level::Note, "by the way")];
+        let status = status(vec![cloning], findings);
+        let text = "\
+NAME  ROLE  STATE        TL  LSN  LAG  SYNC  PENDING RESTART  AGE
+db2   -     cloning 8 %  -   -    -    -     -                -
+! bad
+! slow
+- by the way
+";
+        assert_eq!(members(&status, false), text);
+        let coloured = members(&status, true);
+        assert!(
+            coloured.contains("\u{1b}[31m! bad\u{1b}[0m\n\u{1b}[33m! slow\u{1b}[0m\n\u{1b}[2m- by"),
+            "{coloured:?}"
+        );
+        assert!(coloured.contains("\u{1b}[33mcloning 8 %\u{1b}[0m"), "{coloured:?}");
+    }
+
+    #[test]
+    fn a_standby_that_does_not_stream_is_seen_in_its_row() {
+        let lost = Member { postgres: Some(Facts::default()), ..member("db2", "standby", "running") };
+        assert_eq!(state(&lost), ("not streaming".into(), WRONG));
+        let facts = Facts { streaming: true, ..Facts::default() };
+        assert_eq!(state(&Member { postgres: Some(facts), ..lost }), ("streaming".into(), PLAIN));
+    }
+
+    #[test]
+    fn settings_are_those_that_somebody_set_or_that_are_asked_for() {
+        let setting = |name: &str, origin: &str, pending: Option<&str>| Setting {
+            name: name.into(),
+            value: "1".into(),
+            origin: origin.into(),
+            pending: pending.map(Into::into),
+        };
+        let all = vec![
+            setting("port", "default", None),
+            setting("server_version", "PostgreSQL", None),
+            setting("work_mem", "ALTER SYSTEM", Some("2")),
+        ];
+        let text = "NAME      VALUE  ORIGIN        AFTER A RESTART\nwork_mem  1      ALTER SYSTEM  2\n";
+        assert_eq!(settings_table(&select(all.clone(), &[]).unwrap(), false), text);
+        assert_eq!(select(all.clone(), &["PORT".into()]).unwrap()[0].name, "port");
+        assert_eq!(
+            select(all, &["work_men".into()]).unwrap_err(),
+            "PostgreSQL has no setting work_men; the nearest one is work_mem"
+        );
     }
 }

@@ -8,16 +8,21 @@ use std::{
 
 use tokio::sync::{Mutex, oneshot};
 
+use super::status::{OnDisk, View};
 use crate::{
-    lifecycle::{Phase, Role},
+    lifecycle::Phase,
     manager::{Event, Events, Snapshot},
     metrics::Metrics,
     postgres::{
-        config::standby,
+        config::{
+            report::{self, Setting},
+            standby::Raise,
+        },
         ping::{Ping, Pinger},
-        sql::{self, Facts, Login},
+        replication::stat::Replication,
+        sql::{self, Facts, Local, Login},
     },
-    status::{Manager, Member, Status},
+    status::Status,
 };
 
 /// A loop that has not answered by then does not turn.
@@ -26,7 +31,14 @@ const LOOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Facts that are younger than this serve the next request too.
 const FRESH: Duration = Duration::from_millis(250);
 
-type LatestFacts = (Instant, Result<Facts, String>);
+/// For pg_controldata, and for a change of the configuration that is on its way.
+const CONTROL_DATA_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For all settings with their origins, which takes PostgreSQL some milliseconds.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(4);
+
+type Details = (Facts, Replication);
+type Latest<T> = Arc<Mutex<Option<(Instant, Result<T, String>)>>>;
 
 /// The handlers' state. Clones share it.
 #[derive(Clone)]
@@ -35,7 +47,8 @@ pub struct Api {
     login: Login,
     // One question to PostgreSQL at a time: requests that come meanwhile wait for its answer and share it.
     ping: Arc<Mutex<Pinger>>,
-    facts: Arc<Mutex<Option<LatestFacts>>>,
+    facts: Latest<Facts>,
+    details: Latest<Details>,
     pub(super) metrics: Metrics,
 }
 
@@ -43,7 +56,7 @@ impl Api {
     /// For the loop behind `events`, the server that `login` opens and the user's files in `config_dir`.
     pub fn new(events: Events, login: Login, config_dir: &Path) -> Self {
         let metrics = Metrics::new(login.clone(), config_dir);
-        Self { events, login, metrics, ping: Arc::default(), facts: Arc::default() }
+        Self { events, login, metrics, ping: Arc::default(), facts: Arc::default(), details: Arc::default() }
     }
 
     /// How things are; none when the loop does not turn.
@@ -83,79 +96,54 @@ impl Api {
 
     /// All that `status` shows.
     pub(super) async fn status(&self, snapshot: &Snapshot) -> Status {
-        let memory = &snapshot.memory;
-        let role = match memory.phase {
-            Phase::Running { role } => Some(role),
-            _ => None,
-        };
-        let mut problems = snapshot.config.problems();
-        problems.extend(self.metrics.problem());
-        let mut facts = None;
         let ping = self.accepting(snapshot).await;
-        match role {
-            None => problems.push(format!(
-                "PostgreSQL does not accept connections ({}): {}",
-                memory.phase.name(),
-                memory.reason
-            )),
-            Some(_) if ping != Ping::Accepting => problems.push("PostgreSQL does not answer a new connection".into()),
-            Some(role) => match self.facts(snapshot).await {
-                Ok(f) => {
-                    problems.extend(problems_of(role, &f));
-                    facts = Some(f);
-                }
-                Err(why) => problems.push(format!("no details from PostgreSQL: {why}")),
-            },
-        }
-        Status {
-            members: vec![Member {
-                name: host_name(),
-                role: role.map(|r| role_name(r).into()),
-                state: memory.phase.name().into(),
-                reason: memory.reason.to_string(),
-                state_age_seconds: snapshot.now.saturating_sub(memory.since).as_secs(),
-                accepting: ping == Ping::Accepting,
-                postgres_pid: snapshot.postgres.as_ref().map(|p| p.pid.as_raw()),
-                data_directory: snapshot.pgdata.display().to_string(),
-                postgres: facts,
-            }],
-            problems,
-            manager: Manager {
-                version: env!("CARGO_PKG_VERSION").into(),
-                pid: std::process::id(),
-                uptime_seconds: snapshot.now.as_secs(),
-                restarts: memory.restarts,
-                log_lines_dropped: snapshot.log_lines_dropped,
-            },
-        }
+        let running = matches!(snapshot.memory.phase, Phase::Running { .. });
+        let said = match running && ping == Ping::Accepting {
+            true => Some(self.details(snapshot).await),
+            false => None,
+        };
+        let paused = said.as_ref().is_some_and(|s| s.as_ref().is_ok_and(|(_, r)| r.replay_paused));
+        let too_small = if paused { self.too_small().await } else { Vec::new() };
+        let custom_queries = self.metrics.problem();
+        View { snapshot, ping, said, too_small, custom_queries, on_disk: OnDisk::of(&snapshot.pgdata) }.status()
     }
-}
 
-fn problems_of(role: Role, facts: &Facts) -> Vec<String> {
-    let mut problems = Vec::new();
-    if role == Role::Standby && !facts.streaming {
-        problems.push("the standby does not stream from a primary".into());
+    /// The facts, with what there is to say of replication.
+    async fn details(&self, snapshot: &Snapshot) -> Result<Details, String> {
+        let Some((dir, port)) = address(snapshot) else { return Err("it does not run".into()) };
+        let mut last = self.details.lock().await;
+        match &*last {
+            Some((at, details)) if at.elapsed() < FRESH => details.clone(),
+            _ => {
+                let details = sql::details(dir, port, &self.login).await.map_err(|e| e.to_string());
+                *last = Some((Instant::now(), details.clone()));
+                details
+            }
+        }
     }
-    for pending in &facts.pending_restart {
-        let order = standby::order(role == Role::Primary, &pending.name, &pending.value, &pending.new_value);
-        let order = order.map(|o| format!("; {o}")).unwrap_or_default();
-        problems.push(format!("a changed setting waits for a restart: {pending}{order}"));
+
+    /// Which settings are smaller than on the primary; none where that cannot be found out.
+    async fn too_small(&self) -> Vec<Raise> {
+        let (reply, answer) = oneshot::channel();
+        let ask = async {
+            self.events.send(Event::AskTooSmall(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(CONTROL_DATA_TIMEOUT, ask).await.ok().flatten().unwrap_or_default()
     }
-    problems
+
+    /// All of PostgreSQL's settings, and where they come from.
+    pub(super) async fn settings(&self, snapshot: &Snapshot) -> Result<Vec<Setting>, String> {
+        let Some((dir, port)) = address(snapshot) else {
+            return Err("PostgreSQL does not run, and only it knows its settings".into());
+        };
+        let local = Local { socket_dir: dir.into(), port, login: self.login.clone() };
+        let asked = local.within(SETTINGS_TIMEOUT, async |client| report::settings(client, &snapshot.config).await);
+        asked.await.map_err(|e| format!("the settings are not known: {e}"))
+    }
 }
 
 fn address(snapshot: &Snapshot) -> Option<(&Path, u16)> {
     let file = snapshot.postgres.as_ref()?;
     Some((file.socket_dir.as_deref()?, file.port))
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Primary => "primary",
-        Role::Standby => "standby",
-    }
-}
-
-fn host_name() -> String {
-    nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|_| "localhost".into())
 }

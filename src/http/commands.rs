@@ -1,14 +1,20 @@
-//! Commands from the control socket.
+//! Commands from the control socket, and what is for its owner only.
 
 use std::time::Duration;
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use tokio::sync::oneshot;
 
 use super::Api;
 use crate::{
     lifecycle::{Input, Phase, Role},
     manager::{Event, Snapshot},
+    status::Settings,
 };
 
 type Answer = (StatusCode, String);
@@ -98,5 +104,16 @@ pub(super) async fn reload(State(api): State<Api>) -> Answer {
         Ok(Ok(text)) => (StatusCode::OK, text + "\n"),
         Ok(Err(why)) => refused(why),
         Err(_) => refused("the manager is ending"),
+    }
+}
+
+/// PostgreSQL's settings with their origins. Not over HTTP: they tell much about a machine.
+pub(super) async fn settings(State(api): State<Api>) -> Response {
+    let Some(snapshot) = api.snapshot().await else {
+        return refused("the manager's loop does not turn").into_response();
+    };
+    match api.settings(&snapshot).await {
+        Ok(settings) => Json(Settings { settings }).into_response(),
+        Err(why) => refused(why).into_response(),
     }
 }

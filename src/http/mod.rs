@@ -4,6 +4,7 @@
 mod api;
 mod commands;
 mod probes;
+mod status;
 
 use std::{
     fs, io,
@@ -92,6 +93,7 @@ pub fn serve_control(path: &Path, api: Api) -> Result<(), Error> {
             .route("/reload", post(commands::reload))
             .route("/promote", post(commands::promote))
             .route("/reinit", post(commands::reinit))
+            .route("/settings", get(commands::settings))
             .with_state(api),
     );
     tokio::spawn(async move { axum::serve(listener, router).await });

@@ -53,6 +53,8 @@ pub(super) struct Link {
     logical_slots: bool,
     /// Why it does not stream.
     pub(super) waiting: Option<String>,
+    /// What the source is, while that is known.
+    pub(super) source_role: Option<Role>,
     streaming: bool,
 }
 
@@ -296,6 +298,7 @@ impl Manager {
                     tracing::warn!("not streaming: {why}");
                 }
                 self.link.streaming = false;
+                self.link.source_role = None;
                 self.link.waiting = Some(why);
             }
             Report::Diverged(repair) => {
@@ -306,6 +309,7 @@ impl Manager {
                     tracing::error!("repairs have not helped and no more are tried; podgres reinit makes a new clone");
                 }
             }
+            Report::Source(role) => self.link.source_role = Some(role),
             Report::LogicalSlots(there) if there != self.link.logical_slots => {
                 self.link.logical_slots = there;
                 self.config.set_owned(self.owned(true));

@@ -112,6 +112,7 @@ mod tests {
             config: Arc::default(),
             progress: None,
             source: None,
+            source_role: None,
             waiting: None,
         }
     }

@@ -9,7 +9,10 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use super::config;
+use super::{
+    config,
+    replication::stat::{self, Replication},
+};
 use crate::settings::official::Secret;
 
 /// From the first byte of the connection to the answer.
@@ -27,7 +30,8 @@ pub struct Login {
 /// What only a query can tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Facts {
-    /// The timeline of the latest checkpoint.
+    /// The timeline that a primary writes or a standby receives; of a standby that does not stream, the timeline of its
+    /// latest restart point.
     pub timeline: Option<i32>,
     /// The primary's write position, or how far a standby has replayed, as PostgreSQL writes it (`0/16B3748`).
     pub lsn: Option<String>,
@@ -170,28 +174,39 @@ impl Drop for Connection {
 /// # Errors
 /// When PostgreSQL refuses, or takes longer than two seconds.
 pub async fn facts(socket_dir: &Path, port: u16, login: &Login) -> Result<Facts, Error> {
-    tokio::time::timeout(TIMEOUT, async {
-        let session = Session::open(socket_dir, port, login, "postgres").await?;
-        let row = session.client.query_one(FACTS, &[]).await?;
-        let pending = row.try_get::<_, bool>(4)?;
-        let pending_restart = if pending { pending_restart(&session.client).await? } else { Vec::new() };
-        session.close().await;
-        Ok(Facts {
-            timeline: row.try_get(0)?,
-            lsn: row.try_get(1)?,
-            streaming: row.try_get(2)?,
-            lag_bytes: row.try_get(3)?,
-            pending_restart,
-            version: row.try_get(5)?,
-            system_identifier: row.try_get(6)?,
-        })
-    })
-    .await
-    .map_err(|_| Error::Timeout)?
+    let local = Local { socket_dir: socket_dir.into(), port, login: login.clone() };
+    local.within(TIMEOUT, facts_of).await
 }
 
+/// The facts, and what there is to say of replication.
+///
+/// # Errors
+/// As [`facts`].
+pub async fn details(socket_dir: &Path, port: u16, login: &Login) -> Result<(Facts, Replication), Error> {
+    let local = Local { socket_dir: socket_dir.into(), port, login: login.clone() };
+    local.within(TIMEOUT, async |client| Ok((facts_of(client).await?, stat::replication(client).await?))).await
+}
+
+async fn facts_of(client: &Client) -> Result<Facts, Error> {
+    let row = client.query_one(FACTS, &[]).await?;
+    let pending = row.try_get::<_, bool>(4)?;
+    Ok(Facts {
+        timeline: row.try_get(0)?,
+        lsn: row.try_get(1)?,
+        streaming: row.try_get(2)?,
+        lag_bytes: row.try_get(3)?,
+        pending_restart: if pending { pending_restart(client).await? } else { Vec::new() },
+        version: row.try_get(5)?,
+        system_identifier: row.try_get(6)?,
+    })
+}
+
+/// The checkpoint of a new primary comes later than its new timeline, in whose files' names that is already.
 const FACTS: &str = "
-select (select timeline_id from pg_control_checkpoint()),
+select case when pg_is_in_recovery()
+            then greatest((select timeline_id from pg_control_checkpoint()),
+                          (select received_tli from pg_stat_wal_receiver where status = 'streaming'))
+            else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 end,
        (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end)::text,
        exists (select from pg_stat_wal_receiver where status = 'streaming'),
        (select greatest(0, pg_wal_lsn_diff(latest_end_lsn, pg_last_wal_replay_lsn()))::int8

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
 
 use super::{Installed, Layers, arguments, parse::Place, secrets, standby};
-use crate::postgres::sql::{self, Session};
+use crate::postgres::sql;
 
 /// How the configuration is.
 #[derive(Debug, Clone, Default)]
@@ -42,10 +43,9 @@ impl Report {
         }
     }
 
-    /// What is wrong, in words.
-    pub fn problems(&self) -> Vec<String> {
-        let raised = self.raised.iter().map(|r| format!("{r}: started with {}", r.primary));
-        self.refused.iter().cloned().chain(raised).collect()
+    /// What a standby was started with in place of what its configuration says, in words.
+    pub fn raises(&self) -> Vec<String> {
+        self.raised.iter().map(|r| format!("{r}: started with {}", r.primary)).collect()
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -117,9 +117,9 @@ pub struct Setting {
 ///
 /// # Errors
 /// When PostgreSQL refuses, or does not answer.
-pub async fn settings(session: &Session, report: &Report) -> Result<Vec<Setting>, sql::Error> {
-    let pending = sql::pending_restart(&session.client).await?;
-    let rows = session.client.query(SETTINGS, &[]).await?;
+pub async fn settings(client: &Client, report: &Report) -> Result<Vec<Setting>, sql::Error> {
+    let pending = sql::pending_restart(client).await?;
+    let rows = client.query(SETTINGS, &[]).await?;
     let setting = |row: &tokio_postgres::Row| {
         let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let (source, file): (String, Option<String>) = (row.try_get(2)?, row.try_get(3)?);
@@ -195,10 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_words() {
-        let mut report = report();
-        report.refused = vec!["x:1: y".into()];
-        let expected = ["x:1: y", "max_connections is 100 here and 200 on the primary: started with 200"];
-        assert_eq!(report.problems(), expected);
+    fn what_was_raised_is_said_in_words() {
+        assert_eq!(report().raises(), ["max_connections is 100 here and 200 on the primary: started with 200"]);
     }
 }

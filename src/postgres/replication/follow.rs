@@ -20,7 +20,7 @@ use super::{
     source::{self, Source},
 };
 use crate::{
-    lifecycle::{Job, Repair},
+    lifecycle::{Job, Repair, Role},
     postgres::{
         sql::{self, Local},
         state_dir::StateDir,
@@ -41,6 +41,8 @@ pub enum Report {
     Waiting(String),
     /// It cannot follow as it is.
     Diverged(Repair),
+    /// What the source is.
+    Source(Role),
     /// Whether the source has logical slots that are to be copied (17 and later).
     LogicalSlots(bool),
 }
@@ -227,11 +229,13 @@ impl Follower {
     async fn try_copy_slots(&mut self, here: &Here, tell: &impl AsyncFn(Report)) -> Result<(), String> {
         let failover = if self.major >= 17 { "failover" } else { "false" };
         let query = format!(
-            "select slot_name, coalesce(restart_lsn::text, ''), active, slot_type, {failover} from pg_replication_slots \
-             where not temporary"
+            "select slot_name, coalesce(restart_lsn::text, ''), active, slot_type, {failover}, pg_is_in_recovery() \
+             from (values (1)) one left join pg_replication_slots on not temporary"
         );
         let rows = self.source.sql(&query).await.map_err(|e| e.to_string())?;
         let is = |row: &[String], at: usize, value: &str| row.get(at).is_some_and(|v| v == value);
+        let role = if rows.iter().any(|r| is(r, 5, "t")) { Role::Standby } else { Role::Primary };
+        tell(Report::Source(role)).await;
         if self.major >= 17 {
             tell(Report::LogicalSlots(rows.iter().any(|r| is(r, 3, "logical") && is(r, 4, "t")))).await;
         }

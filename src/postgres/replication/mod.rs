@@ -12,3 +12,4 @@ pub mod primary;
 pub mod rewind;
 pub mod slots;
 pub mod source;
+pub mod stat;

@@ -67,6 +67,7 @@ pub enum Error {
 }
 
 const NOTE: &str = "rewinding";
+const KEPT_WAL: &str = "diverged-wal";
 /// How long the checkpoint after a promotion may take on a source; podgres orders one at once.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Diverged WAL is kept if it is at most this many bytes and there is ten times as much room.
@@ -84,6 +85,11 @@ pub fn unfinished(pgdata: &Path) -> u32 {
 /// When the note cannot be removed.
 pub fn forget(pgdata: &Path) -> io::Result<()> {
     StateDir::of(pgdata).remove(NOTE)
+}
+
+/// The copy of the WAL that diverged before the last rewind, if there is one.
+pub fn kept_wal(pgdata: &Path) -> Option<PathBuf> {
+    Some(StateDir::of(pgdata).path().join(KEPT_WAL)).filter(|path| path.exists())
 }
 
 /// Rewinds. Given up half-way (dropped), pg_rewind is killed and the note stays.
@@ -167,7 +173,7 @@ fn become_standby(pgdata: &Path) -> io::Result<()> {
 /// Keeps a copy of the WAL, in which everything is that the source never had: whoever misses a transaction finds it
 /// there with pg_waldump. Only where there is plenty of room, and only the last.
 fn keep_wal(pgdata: &Path) {
-    let dir = StateDir::of(pgdata).path().join("diverged-wal");
+    let dir = StateDir::of(pgdata).path().join(KEPT_WAL);
     let wal = pgdata.join("pg_wal");
     let files: Vec<PathBuf> =
         fs::read_dir(&wal).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
