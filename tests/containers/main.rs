@@ -26,6 +26,7 @@ mod probes;
 mod replication;
 mod scripts;
 mod signals;
+mod status;
 mod variables;
 mod volumes;
 
