@@ -209,7 +209,7 @@ select case when pg_is_in_recovery()
             else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 end,
        (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end)::text,
        exists (select from pg_stat_wal_receiver where status = 'streaming'),
-       (select greatest(0, pg_wal_lsn_diff(latest_end_lsn, pg_last_wal_replay_lsn()))::int8
+       (select case when latest_end_lsn is not null then greatest(0, latest_end_lsn - pg_last_wal_replay_lsn()) end::int8
           from pg_stat_wal_receiver where status = 'streaming'),
        exists (select from pg_settings where pending_restart),
        current_setting('server_version'),

@@ -32,6 +32,14 @@ fn a_pair_is_seen_from_both_sides() {
         assert_eq!((&slot["active"], &slot["wal_status"]), (&true.into(), &"reserved".into()), "{status}");
         assert!(slot["retained_bytes"].is_i64(), "{status}");
         assert_eq!(status["problems"], Value::Array(Vec::new()));
+        // What is not known is not 0: this one keeps no WAL yet.
+        a.sql("select pg_create_physical_replication_slot('unused')");
+        let status = wait_for("the other slot", || {
+            let status = json(&a, "");
+            let slots = status["members"][0]["slots"].as_array().unwrap();
+            slots.iter().find(|s| s["name"] == "unused").map(|s| s["retained_bytes"].clone())
+        });
+        assert_eq!(status, Value::Null);
 
         let status = wait_for("the source's role to be known", || {
             let status = json(&b, "");

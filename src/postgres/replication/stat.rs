@@ -112,11 +112,13 @@ pub async fn replication(client: &Client) -> Result<Replication, Error> {
     })
 }
 
+// `greatest` skips nulls: what is not known would be 0.
+
 /// A walsender that has only just begun (`startup`) may as well be a question. One that serves a logical slot sends to a
 /// subscriber, not to a member.
 const RECEIVERS: &str = "
 select coalesce(nullif(r.application_name, ''), host(r.client_addr), 'unknown'), host(r.client_addr), r.state,
-       r.replay_lsn::text, greatest(0, pg_wal_lsn_diff(here.lsn, r.replay_lsn))::int8,
+       r.replay_lsn::text, case when r.replay_lsn is not null then greatest(0, here.lsn - r.replay_lsn) end::int8,
        extract(epoch from r.replay_lag)::float8, r.sync_state,
        greatest(0, extract(epoch from now() - r.backend_start))::int8
   from pg_stat_replication r left join pg_replication_slots s on s.active_pid = r.pid,
@@ -126,16 +128,18 @@ select coalesce(nullif(r.application_name, ''), host(r.client_addr), 'unknown'),
 
 const SLOTS: &str = "
 select slot_name::text, slot_type, active, wal_status,
-       greatest(0, pg_wal_lsn_diff(
-         case when pg_is_in_recovery() then coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
-              else pg_current_wal_lsn() end, restart_lsn))::int8
-  from pg_replication_slots where not temporary order by 1";
+       case when restart_lsn is not null then greatest(0, here.lsn - restart_lsn) end::int8
+  from pg_replication_slots,
+       (select case when pg_is_in_recovery() then coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+                    else pg_current_wal_lsn() end) here(lsn)
+ where not temporary order by 1";
 
 const REPLAY: &str = "
 select w.sender_host || ':' || w.sender_port, w.received_tli, w.latest_end_lsn::text,
        case when pg_is_in_recovery() then pg_is_wal_replay_paused() else false end,
        case when w.pid is null then null
             when pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() then 0
-            else greatest(0, extract(epoch from now() - pg_last_xact_replay_timestamp())) end::float8,
+            when pg_last_xact_replay_timestamp() is not null
+            then greatest(0, extract(epoch from now() - pg_last_xact_replay_timestamp())) end::float8,
        pg_size_bytes(current_setting('max_wal_size'))
   from (values (1)) one left join pg_stat_wal_receiver w on w.status = 'streaming'";
