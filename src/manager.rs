@@ -6,7 +6,10 @@ mod watch;
 
 use std::{path::PathBuf, time::Instant};
 
-use tokio::sync::{mpsc, oneshot, watch as cell};
+use tokio::{
+    sync::{mpsc, oneshot, watch as cell},
+    task::spawn_local,
+};
 
 use crate::{
     lifecycle::{Action, Data, Failure, Input, Job, Limits, Memory, Mono, Phase, Reason, Role, step},
@@ -151,6 +154,7 @@ impl Manager {
     /// Runs until PostgreSQL is to run no more.
     pub async fn run(mut self, data: Data) -> Outcome {
         self.watch_files();
+        spawn_local(watch::watch_room(self.plan.launch.pgdata.clone()));
         self.decide(Input::Begin(data));
         loop {
             if let Phase::Ended { code } = self.memory.phase {
@@ -188,7 +192,7 @@ impl Manager {
             Event::Ask(reply) => drop(reply.send(self.snapshot())),
             Event::AskTooSmall(reply) => {
                 let asked = self.config.too_small();
-                tokio::task::spawn_local(async move { reply.send(asked.await) });
+                spawn_local(async move { reply.send(asked.await) });
             }
             Event::Reload(reply) => {
                 // As with SIGHUP: before it is ready it is to be left alone, and told later.
@@ -263,7 +267,7 @@ impl Manager {
         }
         self.config.set_owned(self.owned(standby));
         let (prepared, events) = (self.config.prepare(), self.events.clone());
-        tokio::task::spawn_local(async move { events.send(Event::Prepared(prepared.await)).await });
+        spawn_local(async move { events.send(Event::Prepared(prepared.await)).await });
     }
 
     fn start(&mut self, prepared: Result<config::Started, config::Refused>) {
@@ -295,19 +299,19 @@ impl Manager {
     /// Turns the postmaster's readiness and its end into inputs.
     fn watch(&self, server: &Server) {
         let (events, mut child) = (self.events.clone(), server.child.clone());
-        tokio::task::spawn_local(async move {
+        spawn_local(async move {
             let exit = child.wait().await;
             let _ = events.send(Event::Input(Input::Exited(exit))).await;
         });
         let (events, child, pgdata) = (self.events.clone(), server.child.clone(), self.plan.launch.pgdata.clone());
-        tokio::task::spawn_local(async move { watch::watch_role(&pgdata, &child, &events).await });
+        spawn_local(async move { watch::watch_role(&pgdata, &child, &events).await });
     }
 
     /// Sees to it that no process of the server is left, then passes on the last lines of its log.
     fn clean_up(&mut self) {
         let Some(mut server) = self.server.take() else { return self.decide(Input::CleanedUp) };
         let (events, launch) = (self.events.clone(), self.plan.launch.clone());
-        tokio::task::spawn_local(async move {
+        spawn_local(async move {
             watch::end_leftovers(&launch).await;
             server.finish_log();
             let _ = events.send(Event::Input(Input::CleanedUp)).await;
@@ -359,7 +363,7 @@ impl Manager {
             login: Login { user: official.user.clone(), password: official.password.clone() },
         };
         let (reloaded, events) = (self.config.reload(running, only_changes), self.events.clone());
-        tokio::task::spawn_local(async move {
+        spawn_local(async move {
             let reloaded = reloaded.await;
             let answer = reloaded.answer.clone().unwrap_or_else(|| Ok("nothing has changed".into()));
             let _ = events.send(Event::Reloaded(reloaded)).await;
@@ -375,7 +379,7 @@ impl Manager {
     /// on for as long as the manager runs.
     fn watch_files(&self) {
         let (layers, events) = (self.config.layers().clone(), self.events.clone());
-        tokio::task::spawn_local(config::watch::watch(layers, async move || {
+        spawn_local(config::watch::watch(layers, async move || {
             let _ = events.send(Event::FilesChanged).await;
         }));
     }

@@ -253,7 +253,8 @@ impl Manager {
                 let (pgdata, major) = (self.plan.launch.pgdata.clone(), self.plan.launch.bindir.major);
                 let (slot, copies) = (membership.slot(), Follower::known_copies(&pgdata));
                 let attached = self.link.attached;
-                let follower = Follower { pgdata, local, source, slot, major, attached, copies, silent: None };
+                let follower =
+                    Follower { pgdata, local, source, slot, major, attached, copies, silent: None, slot_trouble: None };
                 let events = self.events.clone();
                 spawn_local(follower.follow(async move |report| {
                     let _ = events.send(Event::Follow(report)).await;

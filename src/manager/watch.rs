@@ -1,7 +1,7 @@
 //! What the loop has others wait for: that the server becomes ready or changes its role, and that nothing is left of it.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,9 @@ use crate::{
     pid1::Child,
     postgres::{
         processes,
+        replication::clone::in_thread,
         server::{self, Launch},
+        stage,
     },
 };
 
@@ -80,5 +82,26 @@ pub(super) async fn watch_promotion(pgdata: &Path, child: &Child, events: &Event
             return;
         }
         tokio::time::sleep(POLL_PROMOTION).await;
+    }
+}
+
+/// Between two looks at the room that a kept directory takes.
+const ROOM_PAUSE: Duration = Duration::from_secs(30);
+
+/// Gives the room that a former data directory takes back before the volume is full, for as long as the manager runs.
+pub(super) async fn watch_room(pgdata: PathBuf) {
+    loop {
+        tokio::time::sleep(ROOM_PAUSE).await;
+        if stage::kept(&pgdata).is_none() {
+            continue;
+        }
+        let at = pgdata.clone();
+        match in_thread(move || stage::make_room(&at)).await {
+            Ok(None) => {}
+            Ok(Some(old)) => {
+                tracing::warn!("{} was removed: less than a tenth of the volume was free", old.display());
+            }
+            Err(e) => tracing::warn!("the former data directory takes room and cannot be removed: {e}"),
+        }
     }
 }

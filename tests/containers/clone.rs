@@ -276,3 +276,24 @@ fn a_volume_that_is_too_small_is_named_with_what_is_needed() {
         assert_eq!(b.wait(), 0);
     }
 }
+
+#[test]
+fn what_was_replaced_is_kept_until_the_volume_is_nearly_full() {
+    let (cluster, va) = (Cluster::new(15), Volume::new());
+    let a = cluster.primary(&va);
+    let source = format!("PODGRES_STANDBY_OF=host={}", a.name);
+    let options = ["--network", &cluster.network.0, "-e", &source, "--tmpfs", "/var/lib/postgresql:size=200m,uid=999"];
+    let b = Container::postgres(15, &options, &[]).ready();
+    assert!(b.exec(&["podgres", "reinit"]).status.success());
+    let kept = "/var/lib/postgresql/data/.pgdata.podgres-old/PG_VERSION";
+    wait_for("the clone to be replaced", || b.exec(&["test", "-e", kept]).status.success().then_some(()));
+    b.wait_ready();
+    assert!(stdout(&b.exec(&["podgres", "status"])).contains("podgres-old"));
+    b.shell("free=$(df --output=avail -m /var/lib/postgresql | tail -n 1); head -c $((free - 10))M /dev/zero >/var/lib/postgresql/fill");
+    wait_or(
+        || format!("room to be made: {}", b.log()),
+        || (!b.exec(&["test", "-e", kept]).status.success()).then_some(()),
+    );
+    b.wait_for_message("less than a tenth of the volume was free");
+    b.wait_ready();
+}

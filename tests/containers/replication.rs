@@ -574,3 +574,38 @@ fn a_second_return_is_as_quick_as_the_first() {
         follower.wait();
     }
 }
+
+#[test]
+fn a_standby_that_is_ahead_of_a_lagging_source_waits_for_it() {
+    let (cluster, va, vb, vc) = (Cluster::new(17), Volume::new(), Volume::new(), Volume::new());
+    let (a, b) = pair(&cluster, [&va, &vb]);
+    let config = Files::new(&[("podgres.toml", 0o644, &format!("standby-of = \"host={}\"\n", a.name))]);
+    let c = cluster.member(&vc, &["-v", &config.at("/etc/podgres")], &[]).ready();
+    // More than a segment, of which b has nothing.
+    docker_ok(&["network", "disconnect", &cluster.network.0, &b.name]);
+    a.sql("insert into t select repeat('x', 1000) from generate_series(1, 50000)");
+    wait_caught_up(&a, &c);
+    docker_ok(&["pause", &a.name]);
+    docker_ok(&["network", "connect", &cluster.network.0, &b.name]);
+    config.put("podgres.toml", 0o644, &format!("standby-of = \"host={}\"\n", b.name));
+    wait_for("the reason", || stdout(&c.exec(&["podgres", "status"])).contains("behind this standby").then_some(()));
+    docker_ok(&["unpause", &a.name]);
+    c.wait_ready();
+    a.sql("insert into t values ('last')");
+    wait_caught_up(&a, &c);
+    assert_eq!(c.stdout().matches("cloning is complete").count(), 1, "{}", c.log());
+}
+
+#[test]
+fn a_source_that_lets_no_sql_in_is_cloned_from_where_a_rewind_would_ask() {
+    let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
+    let (a, b) = pair(&cluster, [&va, &vb]);
+    diverge(&a, &b);
+    drop(a);
+    b.sql("revoke connect on database postgres from public");
+    let a = cluster.standby(&va, &b);
+    wait_or(|| format!("why not: {}", a.log()), || a.stdout().contains("pg_rewind is not possible here").then_some(()));
+    a.wait_ready();
+    wait_caught_up(&b, &a);
+    assert_eq!(rows(&a), "common new");
+}

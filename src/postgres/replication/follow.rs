@@ -14,6 +14,7 @@ use tokio_postgres::{Client, types::PgLsn};
 
 use super::{
     divergence::{self, Position, Verdict},
+    history::History,
     look,
     lsn::{Lsn, Timeline},
     slots::{self, Change},
@@ -65,6 +66,8 @@ pub struct Follower {
     pub copies: BTreeSet<String>,
     /// Since when the source has not answered.
     pub silent: Option<Instant>,
+    /// Why the source's slots could not be copied, the last time.
+    pub slot_trouble: Option<String>,
 }
 
 /// Between two looks: quick at first, since most waits are short.
@@ -203,10 +206,12 @@ impl Follower {
                 return Ok(Report::Waiting(format!("not streaming yet from {}", self.source.place())));
             }
         };
-        let timelines = [position.timeline, theirs.history.timeline].map(|t| t.file_prefix());
-        let [ours, last] = timelines.each_ref().map(|t| wal_exists(t, position.end));
-        let there = self.source.sql(&format!("select {ours} or {last}")).await;
-        let gone = there.is_ok_and(|rows| rows.iter().flatten().any(|v| v == "f"));
+        if position.end > theirs.flushed {
+            let place = self.source.place();
+            return Ok(Report::Waiting(format!("the source at {place} is at {}, behind this standby", theirs.flushed)));
+        }
+        let there = self.source.sql(&wal_is_gone(position, theirs)).await;
+        let gone = there.is_ok_and(|rows| rows.iter().flatten().any(|v| v == "t"));
         if gone && (!has_archive || since.elapsed() > ARCHIVE_PATIENCE) {
             let why =
                 format!("the source no longer has the WAL from {} on, which this standby needs next", position.end);
@@ -221,8 +226,13 @@ impl Follower {
 
     async fn copy_slots(&mut self, here: &Here, tell: &impl AsyncFn(Report)) {
         match self.try_copy_slots(here, tell).await {
-            Ok(()) => {}
-            Err(why) => tracing::warn!("the source's replication slots could not be copied: {why}"),
+            Ok(()) => self.slot_trouble = None,
+            // Every ten seconds the same is no news.
+            Err(why) if self.slot_trouble.as_ref() == Some(&why) => {}
+            Err(why) => {
+                tracing::warn!("the source's replication slots could not be copied: {why}");
+                self.slot_trouble = Some(why);
+            }
         }
     }
 
@@ -329,14 +339,19 @@ async fn apply(client: &Client, changes: &[Change]) -> Result<(), sql::Error> {
     Ok(())
 }
 
-/// SQL for the source: whether it has the segment of timeline `prefix` in which `at` is. The functions that name a
-/// segment know only a server's own timeline.
-fn wal_exists(prefix: &str, at: Lsn) -> String {
+/// SQL for the source: whether the segment in which `ours` ends was there once and is not any more. It may have the name
+/// of any timeline from ours to the source's. The functions that name a segment know only a server's own timeline.
+fn wal_is_gone(ours: &Position, source: &divergence::Source) -> String {
+    let History { timeline, ancestors } = &source.history;
+    let between = ancestors.iter().map(|(t, _)| *t).filter(|t| *t > ours.timeline);
+    let timelines = [ours.timeline].into_iter().chain(between).chain([*timeline]);
     let size = "(select setting::int8 from pg_settings where name = 'wal_segment_size')";
-    let number = format!("({} / {size})", at.0);
+    let number = format!("({} / {size})", ours.end.0);
     let per_id = format!("(4294967296 / {size})");
     let hex = |n: String| format!("lpad(upper(to_hex({n})), 8, '0')");
-    let name =
-        format!("'{prefix}' || {} || {}", hex(format!("{number} / {per_id}")), hex(format!("{number} % {per_id}")));
-    format!("coalesce((pg_stat_file('pg_wal/' || {name}, true)).size is not null, false)")
+    let name = format!("{} || {}", hex(format!("{number} / {per_id}")), hex(format!("{number} % {per_id}")));
+    let exists = |t: Timeline| format!("(pg_stat_file('pg_wal/{}' || {name}, true)).size is not null", t.file_prefix());
+    let exists: Vec<String> = timelines.map(exists).collect();
+    // The segment that is being written is there, or will be.
+    format!("select {number} < {} / {size} and not ({})", source.flushed.0, exists.join(" or "))
 }

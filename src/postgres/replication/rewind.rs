@@ -70,6 +70,8 @@ const NOTE: &str = "rewinding";
 const KEPT_WAL: &str = "diverged-wal";
 /// How long the checkpoint after a promotion may take on a source; podgres orders one at once.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(120);
+/// A source that lets replication in and no SQL, which pg_rewind needs, may be about to start or to stop.
+const SQL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Diverged WAL is kept if it is at most this many bytes and there is ten times as much room.
 const MOST_KEPT: u64 = 1 << 30;
 
@@ -124,11 +126,16 @@ pub async fn rewind(plan: &Plan) -> Result<(), Error> {
 /// the old timeline: it would see nothing to do.
 async fn wait_for_checkpoint(plan: &Plan) -> Result<(), Error> {
     let begun = Instant::now();
+    let mut refused_since = None;
     while begun.elapsed() < CHECKPOINT_TIMEOUT {
         let timeline = plan.source.identify().await?.timeline;
-        let rows = plan.source.sql("select timeline_id from pg_control_checkpoint()").await?;
-        if rows.iter().flatten().any(|t| *t == timeline.to_string()) {
-            return Ok(());
+        match plan.source.sql("select timeline_id from pg_control_checkpoint()").await {
+            Ok(rows) if rows.iter().flatten().any(|t| *t == timeline.to_string()) => return Ok(()),
+            Ok(_) => refused_since = None,
+            Err(error) if refused_since.get_or_insert_with(Instant::now).elapsed() > SQL_TIMEOUT => {
+                return Err(Error::Impossible(format!("the source answers, and lets no SQL in: {error}")));
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -166,7 +166,28 @@ pub fn kept(pgdata: &Path) -> Option<PathBuf> {
 pub fn discard_kept(pgdata: &Path) -> io::Result<()> {
     let Some(old) = kept(pgdata) else { return Ok(()) };
     outside::remove_all_but(&old, pgdata)?;
-    fs::remove_dir_all(&old)
+    match fs::remove_dir_all(&old) {
+        // A clone that needs the room does the same.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// The share of a volume that is to be free before a former data directory is kept on it: PostgreSQL stops when it is full.
+const KEPT_WHILE_FREE: u64 = 10;
+
+/// Removes what [`kept`] names if less than a tenth of the volume is free. Says what was removed.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn make_room(pgdata: &Path) -> io::Result<Option<PathBuf>> {
+    let Some(old) = kept(pgdata) else { return Ok(None) };
+    let volume = nix::sys::statvfs::statvfs(pgdata)?;
+    if volume.blocks_available() >= volume.blocks() / KEPT_WHILE_FREE {
+        return Ok(None);
+    }
+    discard_kept(pgdata)?;
+    Ok(Some(old))
 }
 
 /// Whether a data directory has `pgdata`'s name, and may have another one: whether nothing but the name stands in the
