@@ -9,7 +9,7 @@
 //! | [`pid1`] | signals as values, children, the only place that reaps |
 //! | [`lifecycle`] | the decision: a pure function from what happened to what to do |
 //! | [`manager`] | the one loop: inputs in, [`lifecycle::step`], actions out |
-//! | [`postgres`] | one PostgreSQL on one data directory: find, lock, initialise, start, stop, ask |
+//! | [`postgres`] | one PostgreSQL on one data directory: find, lock, initialise, configure, start, stop, ask; and ([`postgres::replication`]) clone, follow, promote, rewind |
 //! | [`http`] | probes, status, the control socket: they ask the loop and have no opinion |
 //! | [`metrics`] | `/metrics`: the manager's, PostgreSQL's, and those of custom queries |
 //! | [`logs`] | lines from processes and files → one JSON object a line on stdout |
@@ -25,8 +25,11 @@
 //!
 //! - A data directory is used by one manager, and by nobody while any process of an earlier server lives
 //!   ([`postgres::lock`], [`postgres::processes`]).
-//! - Initialisation is atomic: a crash at any point leaves a state that the next start recognises, and a finished data
-//!   directory is never touched ([`postgres::stage`]).
+//! - Initialisations and clones are atomic: a crash at any point leaves a state that the next start recognises, and
+//!   finishes or removes. A data directory is replaced only by one that is complete and verified ([`postgres::stage`]).
+//! - A directory that was half rewound is not started ([`postgres::replication::rewind`]). A standby that may have diverged
+//!   is not shown its source before that is certain ([`postgres::replication::follow`]).
+//! - A configuration with mistakes is not used while there is one that worked ([`postgres::config`]).
 //! - Processes are waited for in one place only ([`pid1::children`]).
 //! - PostgreSQL is never left without its shutdown while there is time for one, and never told to stop softer than
 //!   before ([`lifecycle`]).
