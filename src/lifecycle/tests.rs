@@ -1,4 +1,4 @@
-use super::*;
+use super::{memory::MOST_REPAIRS, *};
 
 const LIMITS: Limits = Limits { shutdown_timeout: Duration::from_secs(25), standby: false };
 const STANDBY: Limits = Limits { standby: true, ..LIMITS };
