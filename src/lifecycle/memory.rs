@@ -202,7 +202,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// When [`Input::Timer`] is due, if at all.
+    /// When [`super::Input::Timer`] is due, if at all.
     pub fn deadline(&self) -> Option<Mono> {
         match self.phase {
             Phase::Stopping { escalate, .. } => escalate,
