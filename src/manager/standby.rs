@@ -244,6 +244,7 @@ impl Manager {
             Role::Primary => {
                 self.link = Link::default();
                 self.config.set_owned(Vec::new());
+                self.forget_old_promotion();
                 let promoted = matches!(self.memory.reason, Reason::Promoted(_));
                 let (role, retention) = (self.peers.role.clone(), self.peers.retention);
                 spawn_local(Primary { local, role, retention, promoted }.care())
@@ -263,6 +264,14 @@ impl Manager {
             Role::Standby => return,
         };
         self.tasks.role = Some((role, task.abort_handle()));
+    }
+
+    /// A primary whose settings name no source is one by its settings. What it was promoted over once must not make a
+    /// primary of it again when they name that source in order to let it follow.
+    fn forget_old_promotion(&self) {
+        if self.peers.standby_of.is_none() {
+            Membership::of(&self.plan.launch.pgdata, String::new()).forget_promotion();
+        }
     }
 
     fn local(&self) -> Option<Local> {

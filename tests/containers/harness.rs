@@ -18,7 +18,13 @@ pub fn image(major: u32) -> String {
     std::env::var(format!("PODGRES_IMAGE_{major}")).unwrap_or_else(|_| format!("podgres:{major}"))
 }
 
-fn unique(what: &str) -> String {
+/// The image with HAProxy, as `tests/run` names it.
+pub fn haproxy_image() -> String {
+    std::env::var("PODGRES_IMAGE_HAPROXY").unwrap_or_else(|_| "podgres-haproxy".into())
+}
+
+/// A name for something of docker's that nobody else uses.
+pub fn unique(what: &str) -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     format!("podgres-test-{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
@@ -172,10 +178,14 @@ pub struct Container {
 impl Container {
     /// `docker run --detach OPTIONS IMAGE COMMAND`. Every option that is needed is the test's, the password too.
     pub fn start(major: u32, options: &[&str], command: &[&str]) -> Self {
+        Self::of_image(&image(major), options, command)
+    }
+
+    /// [`Container::start`] of an image that may have nothing of podgres in it.
+    pub fn of_image(image: &str, options: &[&str], command: &[&str]) -> Self {
         let name = unique("container");
-        let image = image(major);
         let container = Self { name: name.clone() };
-        docker_ok(&[&["run", "--detach", "--name", &name], options, &[image.as_str()], command].concat());
+        docker_ok(&[&["run", "--detach", "--name", &name], options, &[image], command].concat());
         container
     }
 

@@ -17,6 +17,8 @@ mod bad_input;
 mod clone;
 mod commands;
 mod crashes;
+mod examples;
+mod haproxy;
 mod harness;
 mod locks;
 mod log_lines;

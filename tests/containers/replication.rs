@@ -281,6 +281,29 @@ fn a_promoted_standby_stays_a_primary_over_restarts_until_its_source_overtakes_i
 }
 
 #[test]
+fn a_primary_by_its_settings_forgets_over_whom_it_was_promoted() {
+    let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
+    let a = cluster.primary(&va);
+    let follows = format!("standby-of = \"host={}\"\n", a.name);
+    let config = Files::new(&[("podgres.toml", 0o644, &follows)]);
+    let b = cluster.member(&vb, &["-v", &config.at("/etc/podgres")], &[]).ready();
+    drop(a);
+    assert!(b.exec(&["podgres", "promote"]).status.success());
+    config.put("podgres.toml", 0o644, "");
+    assert!(b.exec(&["podgres", "reload"]).status.success());
+    b.signal("TERM");
+    assert_eq!(b.wait(), 0);
+    // It is to follow, and its source is not there yet: that makes no primary of it.
+    config.put("podgres.toml", 0o644, &follows);
+    b.start_again();
+    b.wait_for_message("without its source");
+    wait_for("reads", || {
+        let recovery = b.exec(&["psql", "-U", "postgres", "-XAtqc", "select pg_is_in_recovery()"]);
+        (stdout(&recovery) == "t").then_some(())
+    });
+}
+
+#[test]
 fn another_cluster_is_refused_and_nothing_touched() {
     let (cluster, va, vb) = (Cluster::new(15), Volume::new(), Volume::new());
     let (a, b) = (cluster.primary(&va), cluster.primary(&vb));

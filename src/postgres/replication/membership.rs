@@ -39,7 +39,7 @@ impl Membership {
     }
 
     /// Notes, before it happens, that this member is promoted: from then on the settings' source is no longer its own,
-    /// until that source is promoted in turn or the settings name another.
+    /// until that source is promoted in turn or the settings name another, or none.
     ///
     /// # Errors
     /// When the note cannot be written; then a restart would not know.
@@ -52,7 +52,7 @@ impl Membership {
         self.state.read(PROMOTED).ok().flatten().is_some_and(|text| text == self.source.as_bytes())
     }
 
-    /// Forgets the promotion: this member follows again.
+    /// Forgets the promotion, over whatever source: this member follows again, or its settings name no source.
     pub fn forget_promotion(&self) {
         if let Err(e) = self.state.remove(PROMOTED) {
             tracing::warn!("the note of an earlier promotion cannot be removed: {e}");
