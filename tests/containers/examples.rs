@@ -154,12 +154,13 @@ fn a_pair_has_one_primary_whatever_is_stopped_killed_and_started_in_whatever_ord
     // The standby comes first, and alone.
     docker_ok(&["stop", &one.name, &two.name]);
     two.start_again();
-    two.wait_for_message("without its source");
+    wait_for("the standby to answer", || two.exec(&["pg_isready", "-q"]).status.success().then_some(()));
+    assert_eq!(two.sql("select pg_is_in_recovery()"), "t", "{}", two.log());
     leads(example.ok(&[]), one);
     docker_ok(&["kill", &one.name, &two.name]);
     leads(example.ok(&[]), one);
 
-    // A primary that was promoted by hand, and stopped before anybody wrote it down.
+    // One that was stopped in order can hand over all the same; to one that is stopped nobody can.
     docker_ok(&["stop", &one.name]);
     leads(example.ok(&["switch"]), two);
     docker_ok(&["stop", &one.name]);
