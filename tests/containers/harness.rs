@@ -104,6 +104,18 @@ impl Files {
         std::fs::remove_file(self.0.path().join(name)).expect("the file is there");
     }
 
+    /// Makes a directory in it.
+    pub fn directory(&self, name: &str) {
+        let path = self.0.path().join(name);
+        std::fs::create_dir(&path).expect("a directory can be made");
+        set_mode(&path, 0o755);
+    }
+
+    /// Where it is on this machine.
+    pub fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
     /// `DIRECTORY:PATH`, for `-v`.
     pub fn at(&self, path: &str) -> String {
         format!("{}:{path}", self.0.path().display())

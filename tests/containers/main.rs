@@ -16,6 +16,7 @@ mod atomic;
 mod bad_input;
 mod clone;
 mod commands;
+mod configuration;
 mod crashes;
 mod examples;
 mod haproxy;
