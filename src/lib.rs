@@ -45,6 +45,7 @@ pub mod pid1;
 pub mod postgres;
 pub mod progress;
 pub mod run_dir;
+pub mod secrets;
 pub mod settings;
 pub mod shm;
 pub mod status;

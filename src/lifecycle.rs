@@ -59,7 +59,8 @@ pub fn step(limits: &Limits, memory: Memory, now: Mono, input: Input) -> (Memory
         Input::Promote => promote(memory, now),
         Input::Reinit => reinit(limits, memory, now),
         Input::NotStarted(why) => not_started(memory, now, why),
-        Input::Refused(why) => refused(memory, now, why),
+        Input::Refused { why, exit } => refused(memory, now, why, exit),
+        Input::TooSmall(why) => too_small(limits, memory, now, why),
         Input::Unproven => (Memory { unproven: memory.phase == Phase::Starting, ..memory }, Vec::new()),
         Input::Ready(role) => ready(memory, now, role),
         Input::Exited(exit) => exited(memory, now, exit),
@@ -96,14 +97,15 @@ fn not_started(memory: Memory, now: Mono, why: String) -> (Memory, Vec<Action>) 
     wait_or_exit(memory, now, next, Reason::NotStarted(why))
 }
 
-/// What is wrong in a file stays wrong until somebody corrects it. `EX_CONFIG`, unless a stop came first.
-fn refused(memory: Memory, now: Mono, why: String) -> (Memory, Vec<Action>) {
+/// What is wrong with the configuration stays wrong until somebody corrects it. Exits with the code that goes with it,
+/// unless a stop came first.
+fn refused(memory: Memory, now: Mono, why: String, exit: i32) -> (Memory, Vec<Action>) {
     match (&memory.phase, memory.next) {
         (Phase::Stopping { .. }, Some(Next::Exit(code))) => {
             let reason = memory.reason.clone();
             end(memory, now, code, reason)
         }
-        _ => end(memory, now, EX_CONFIG, Reason::ConfigurationRefused(why)),
+        _ => end(memory, now, exit, Reason::ConfigurationRefused(why)),
     }
 }
 
@@ -281,6 +283,15 @@ fn restart(limits: &Limits, mut memory: Memory, now: Mono) -> (Memory, Vec<Actio
         Phase::Waiting { job: Some(job), .. } => work(memory, now, job, Reason::RestartCommanded),
         _ => nothing(memory),
     }
+}
+
+/// The start to come gives the standby what its primary has, so this happens once for each time that gets more.
+fn too_small(limits: &Limits, mut memory: Memory, now: Mono, why: String) -> (Memory, Vec<Action>) {
+    if memory.phase != (Phase::Running { role: Role::Standby }) || memory.promoting.is_some() {
+        return nothing(memory);
+    }
+    memory.next = Some(Next::StartAt(now));
+    order(limits, memory, now, Stop::Fast, Reason::TooSmall(why))
 }
 
 fn timer(memory: Memory, now: Mono) -> (Memory, Vec<Action>) {

@@ -24,6 +24,7 @@ use crate::{
         sql::Login,
     },
     progress::{Progress, Reporter},
+    secrets,
     settings::{Error as SettingsError, Settings},
 };
 use standby::{Link, Peers, Tasks};
@@ -222,7 +223,10 @@ impl Manager {
             (Phase::Ended { code: 0 }, _) => tracing::info!(state, "{reason}"),
             (Phase::Ended { code }, _) => tracing::error!(state, exit_code = code, "{reason}"),
             (_, Reason::TryingAgain(_)) => {}
-            (_, Reason::JobFailed(..) | Reason::Diverged(_) | Reason::HalfRewound) => tracing::warn!(state, "{reason}"),
+            (Phase::Stopping { .. }, Reason::TooSmall(_))
+            | (_, Reason::JobFailed(..) | Reason::Diverged(_) | Reason::HalfRewound) => {
+                tracing::warn!(state, "{reason}");
+            }
             (_, Reason::Crashed(_) | Reason::TookTooLong(_)) => {
                 tracing::warn!(state, restarts = self.memory.restarts, "{reason}");
             }
@@ -273,7 +277,9 @@ impl Manager {
     fn start(&mut self, prepared: Result<config::Started, config::Refused>) {
         let started = match prepared {
             Ok(started) => started,
-            Err(refused) => return self.decide(Input::Refused(refused.to_string())),
+            Err(refused) => {
+                return self.decide(Input::Refused { why: refused.to_string(), exit: refused.exit });
+            }
         };
         self.config.set_report(started.report);
         if self.memory.phase != Phase::Starting {
@@ -403,7 +409,7 @@ impl Manager {
 /// PostgreSQL's arguments without the values in which a password is: a connection string is one (`primary_conninfo`),
 /// and so may be any command (`archive_command`).
 fn without_passwords(arguments: &[String]) -> Vec<String> {
-    let harmless = |a: &str| !config::text_has_secret(a) && !a.to_ascii_lowercase().contains("conninfo");
+    let harmless = |a: &str| !secrets::text_has_secret(a) && !a.to_ascii_lowercase().contains("conninfo");
     let hide = |a: &String| match a.split_once('=') {
         _ if harmless(a) => a.clone(),
         Some((name, _)) => format!("{name}=…"),

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::{EX_FAILED, fail};
-use crate::{run_dir, settings::Settings};
+use crate::run_dir;
 
 /// Longer than the manager takes for its own questions to PostgreSQL.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,9 +28,9 @@ pub(super) enum Error {
 }
 
 /// Sends a request without a body to the manager and gives back its answer.
-pub(super) fn request(settings: &Settings, method: Method, path: &str) -> Result<(StatusCode, Bytes), Error> {
-    let Some(socket) = run_dir::find_control_socket(settings.run_dir.as_deref()) else {
-        let looked = match &settings.run_dir {
+pub(super) fn request(run_dir: Option<&Path>, method: Method, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    let Some(socket) = run_dir::find_control_socket(run_dir) else {
+        let looked = match run_dir {
             Some(dir) => vec![dir.display().to_string()],
             None => run_dir::candidates().iter().map(|d| d.display().to_string()).collect(),
         };
@@ -59,8 +59,8 @@ async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<(Statu
 
 /// Sends a command, prints what the manager says.
 #[allow(clippy::print_stdout, reason = "the command's output")]
-pub(super) fn post(settings: &Settings, path: &str) -> ExitCode {
-    match request(settings, Method::POST, path) {
+pub(super) fn post(run_dir: Option<&Path>, path: &str) -> ExitCode {
+    match request(run_dir, Method::POST, path) {
         Ok((status, body)) if status.is_success() => {
             print!("{}", String::from_utf8_lossy(&body));
             ExitCode::SUCCESS

@@ -6,11 +6,11 @@ mod run;
 mod status;
 mod table;
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, path::Path, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::settings::{Flags, SETTINGS, Settings, variable};
+use crate::settings::{Flags, SETTINGS, run_dir, variable};
 
 /// `EX_CONFIG` of `sysexits.h`: the settings, or what they name, cannot be used; nothing was touched.
 pub const EX_CONFIG: u8 = 78;
@@ -31,11 +31,11 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         }
     };
     match matches.subcommand() {
-        Some(("status", m)) => with_settings(m, |s| status::main(s, m)),
-        Some(("restart", m)) => with_settings(m, |s| client::post(s, "/restart")),
-        Some(("reload", m)) => with_settings(m, |s| client::post(s, "/reload")),
-        Some(("promote", m)) => with_settings(m, |s| client::post(s, "/promote")),
-        Some(("reinit", m)) => with_settings(m, |s| client::post(s, "/reinit")),
+        Some(("status", m)) => with_run_dir(m, |dir| status::main(dir, m)),
+        Some(("restart", m)) => with_run_dir(m, |dir| client::post(dir, "/restart")),
+        Some(("reload", m)) => with_run_dir(m, |dir| client::post(dir, "/reload")),
+        Some(("promote", m)) => with_run_dir(m, |dir| client::post(dir, "/promote")),
+        Some(("reinit", m)) => with_run_dir(m, |dir| client::post(dir, "/reinit")),
         Some(("check", m)) => check::main(&flags(m)),
         // clap knows no other.
         _ => ExitCode::from(EX_USAGE),
@@ -114,9 +114,9 @@ fn flags(matches: &ArgMatches) -> Flags {
     SETTINGS.iter().filter_map(given).collect()
 }
 
-fn with_settings(matches: &ArgMatches, command: impl FnOnce(&Settings) -> ExitCode) -> ExitCode {
-    match Settings::load(&flags(matches), &environment()) {
-        Ok(settings) => command(&settings),
+fn with_run_dir(matches: &ArgMatches, command: impl FnOnce(Option<&Path>) -> ExitCode) -> ExitCode {
+    match run_dir(&flags(matches), &environment()) {
+        Ok(dir) => command(dir.as_deref()),
         Err(error) => fail(EX_CONFIG, error),
     }
 }

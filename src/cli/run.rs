@@ -167,7 +167,11 @@ impl Session {
         datadir::check_owner(&plan.launch.pgdata).map_err(refuse)?;
         if !self.once && !plan.launch.pgdata.join("PG_VERSION").exists() {
             // Of a data directory that is there an earlier configuration may be known to work.
-            plan.layers().check(&runner.children).await.map_err(refuse)?;
+            plan.layers().check(&runner.children).await.map_err(|refused| {
+                tracing::error!("{refused}");
+                sink.flush(FLUSH_TIMEOUT);
+                Refusal { code: u8::try_from(refused.exit).unwrap_or(EX_FAILED), why: refused.to_string() }
+            })?;
         }
         let (content, lock) = claim(&plan, self.settings.standby_of.is_some() && !self.once).map_err(refuse)?;
         warn_of_surroundings();

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    path::Path,
     process::ExitCode,
     thread::sleep,
     time::Duration,
@@ -16,7 +17,6 @@ use super::{
 };
 use crate::{
     postgres::config::report::Setting,
-    settings::Settings,
     status::{self, Level, Member, Status},
     units,
 };
@@ -26,19 +26,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is asked for, and how it is shown.
 struct Shown<'a> {
-    settings: &'a Settings,
+    run_dir: Option<&'a Path>,
     json: bool,
     colour: bool,
     /// PostgreSQL's settings in place of the members: these, or those that are not at PostgreSQL's own default.
     names: Option<Vec<String>>,
 }
 
-pub(super) fn main(settings: &Settings, matches: &ArgMatches) -> ExitCode {
+pub(super) fn main(run_dir: Option<&Path>, matches: &ArgMatches) -> ExitCode {
     if matches.get_flag("ready") {
-        return ready(settings);
+        return ready(run_dir);
     }
     let names = matches.get_many::<String>("settings").map(|names| names.cloned().collect());
-    let shown = Shown { settings, json: matches.get_flag("json"), colour: table::colour_wanted(), names };
+    let shown = Shown { run_dir, json: matches.get_flag("json"), colour: table::colour_wanted(), names };
     if matches.get_flag("watch") {
         return watch(&shown);
     }
@@ -49,8 +49,8 @@ pub(super) fn main(settings: &Settings, matches: &ArgMatches) -> ExitCode {
 }
 
 /// For health checks of container engines, which can only run a command.
-fn ready(settings: &Settings) -> ExitCode {
-    match client::request(settings, Method::GET, "/readyz") {
+fn ready(run_dir: Option<&Path>) -> ExitCode {
+    match client::request(run_dir, Method::GET, "/readyz") {
         Ok((status, _)) if status.is_success() => ExitCode::SUCCESS,
         Ok((_, body)) => fail(EX_FAILED, String::from_utf8_lossy(&body).trim_end()),
         Err(error) => fail(EX_FAILED, error),
@@ -114,7 +114,7 @@ impl Shown<'_> {
     }
 
     fn ask(&self, path: &str) -> Result<hyper::body::Bytes, String> {
-        match client::request(self.settings, Method::GET, path) {
+        match client::request(self.run_dir, Method::GET, path) {
             Ok((status, body)) if status.is_success() => Ok(body),
             Ok((_, body)) => Err(String::from_utf8_lossy(&body).trim_end().into()),
             Err(error) => Err(error.to_string()),

@@ -115,7 +115,10 @@ impl Api {
         match &*last {
             Some((at, details)) if at.elapsed() < FRESH => details.clone(),
             _ => {
-                let details = sql::details(dir, port, &self.login).await.map_err(|e| e.to_string());
+                let mut details = sql::details(dir, port, &self.login).await.map_err(|e| e.to_string());
+                if let Ok((facts, _)) = &mut details {
+                    facts.pending_restart.retain(|p| !snapshot.config.is_raised(p));
+                }
                 *last = Some((Instant::now(), details.clone()));
                 details
             }

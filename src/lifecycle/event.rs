@@ -78,7 +78,14 @@ pub enum Input {
     /// PostgreSQL could not be executed.
     NotStarted(String),
     /// The configuration has mistakes, and there is no other to start with.
-    Refused(String),
+    Refused {
+        /// What they are.
+        why: String,
+        /// The exit code that goes with them.
+        exit: i32,
+    },
+    /// The primary was restarted with more of something than this standby has, whose replay waits for a restart.
+    TooSmall(String),
     /// PostgreSQL was started with a configuration that never worked, and there is another that did.
     Unproven,
     /// PostgreSQL accepts connections, or changed its role.

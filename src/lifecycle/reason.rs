@@ -46,6 +46,8 @@ pub enum Reason {
     Told(Signal),
     /// A command on the control socket said so.
     RestartCommanded,
+    /// A standby's replay waits until it has as much of something as its primary.
+    TooSmall(String),
     /// The stop before took longer than it may.
     TookTooLong(Stop),
     /// PostgreSQL could not be started.
@@ -87,6 +89,9 @@ impl fmt::Display for Reason {
             Self::Ready => write!(f, "PostgreSQL accepts connections"),
             Self::Told(signal) => write!(f, "SIG{} was received", signal.name()),
             Self::RestartCommanded => write!(f, "a restart was commanded"),
+            Self::TooSmall(why) => {
+                write!(f, "replay waits, so the standby is restarted with what its primary has: {why}")
+            }
             Self::TookTooLong(Stop::Immediate) => write!(f, "the fast shutdown took longer than shutdown-timeout"),
             Self::TookTooLong(_) => write!(f, "PostgreSQL did not answer the immediate shutdown"),
             Self::NotStarted(why) => write!(f, "PostgreSQL could not be started: {why}"),

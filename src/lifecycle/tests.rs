@@ -434,12 +434,28 @@ fn a_configuration_that_worked_once_is_not_given_up_for_a_crash() {
 fn a_stop_is_a_stop_whatever_the_configuration() {
     Run::new(true).then(Input::Unproven).then(signal(Term)).ends(Exit::Code(0)).exits_with(0);
     Run::new(true).then(signal(Term)).then(Input::Unproven).ends(Exit::Code(0)).exits_with(0);
-    Run::new(true).then(signal(Term)).then(Input::Refused("x".into())).exits_with(0);
+    Run::new(true).then(signal(Term)).then(refused(1)).exits_with(0);
 }
 
 #[test]
-fn a_refused_configuration_is_exit_78() {
-    Run::new(true).then(Input::Refused("x".into())).exits_with(78);
+fn a_refused_configuration_has_its_exit_code() {
+    Run::new(true).then(refused(78)).exits_with(78);
+    Run::new(true).then(refused(1)).exits_with(1);
+}
+
+fn refused(exit: i32) -> Input {
+    Input::Refused { why: "x".into(), exit }
+}
+
+#[test]
+fn a_standby_with_less_than_its_primary_is_restarted_and_nobody_else() {
+    let small = || Input::TooSmall("x".into());
+    let standby = || Run::of(STANDBY, Data::Whole).then(Input::Looked(Look::Standby(Reason::DataFound)));
+    let run = standby().then(small()).then(Input::Ready(Role::Standby)).forget().then(small());
+    let run = run.does(&[Action::Stop(Stop::Fast)]).then(small()).does(&[]);
+    run.ends(Exit::Code(0)).does(&[Action::CleanUp, Action::Start { standby: true }]);
+    Run::running().then(small()).does(&[]);
+    standby().then(Input::Ready(Role::Standby)).then(Input::Promote).forget().then(small()).does(&[]);
 }
 
 #[test]

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A stalled reader of stdout stalls nobody: [`Sink`] is the only way to stdout, and it drops and counts what it
-//! cannot hold. This module never decides what is worth logging, and knows no secrets: whoever logs keeps them out.
+//! cannot hold. This module never decides what is worth logging. Whoever logs keeps secrets out; only PostgreSQL does not,
+//! when it says what a setting was changed to, so values in its messages are looked at here ([`crate::secrets`]).
 
 mod batch;
 mod lines;

@@ -11,6 +11,7 @@ use super::{
     record::{Record, Value, is_time},
     splitter::MAX_LINE,
 };
+use crate::secrets;
 
 /// The columns, PostgreSQL documentation "Using CSV-Format Log Output", by the names that jsonlog gives them. In the
 /// place of `remote_host` stands `host:port`, in that of `func_name` `function, file:line`.
@@ -42,6 +43,10 @@ const COLUMNS: [&str; 26] = [
     "leader_pid",
     "query_id",
 ];
+
+/// Where [`COLUMNS`] has "message", and "detail" after it.
+const MESSAGE: usize = 13;
+const DETAIL: usize = 14;
 
 /// PostgreSQL 13 ends with `backend_type`, 14 with `query_id`.
 const COUNTS: [usize; 2] = [24, 26];
@@ -123,8 +128,13 @@ impl CsvLog {
         let ends = &self.ends[..self.columns];
         let starts = [0].iter().chain(ends);
         if self.cut == 0 && COUNTS.contains(&self.columns) {
-            let values: Vec<_> =
+            let mut values: Vec<_> =
                 starts.zip(ends).map(|(&start, &end)| String::from_utf8_lossy(&self.values[start..end])).collect();
+            for value in &mut values[MESSAGE..=DETAIL] {
+                if let Some(text) = secrets::without_secret(value) {
+                    *value = Cow::Owned(text);
+                }
+            }
             if values[0].get(..23).is_some_and(is_time) {
                 return write(&values, format, out);
             }

@@ -4,13 +4,14 @@
 //! checked once and copied as it stands. Reading with serde_json's raw values alone takes more instructions (10,000 for
 //! a usual line) than reading and writing here (8,000).
 
-use std::str;
+use std::{fmt::Write, str};
 
 use super::{
     Format, Level,
     raw::raw,
     record::{Record, Value},
 };
+use crate::secrets;
 
 /// Appends to `out` the one line for a line of jsonlog (without its newline).
 ///
@@ -30,7 +31,19 @@ pub fn postgres_json(line: &[u8], format: Format, out: &mut Vec<u8>) {
 
 /// `None`, with nothing written, if `line` is not what PostgreSQL writes.
 fn write(line: &str, format: Format, out: &mut Vec<u8>) -> Option<()> {
-    let Message { ts, severity, state_code, msg, before, after } = Message::read(line)?;
+    let message = Message::read(line)?;
+    if message.may_tell
+        && let Some(line) = without_secrets(line)
+    {
+        put(&Message::read(&line)?, &line, format, out);
+    } else {
+        put(&message, line, format, out);
+    }
+    Some(())
+}
+
+fn put(message: &Message, line: &str, format: Format, out: &mut Vec<u8>) {
+    let &Message { ts, severity, state_code, msg, before, after, .. } = message;
     let fields = match format {
         Format::Json => Vec::new(),
         Format::Text => Members::new(line).map(|(key, value)| (key, Value::Json(value))).collect(),
@@ -46,7 +59,21 @@ fn write(line: &str, format: Format, out: &mut Vec<u8>) -> Option<()> {
         Format::Json => record.write_spliced([before, after], out),
         Format::Text => record.write(format, out),
     }
-    Some(())
+}
+
+/// The line with the values hidden that nobody is to see. None: it has none.
+fn without_secrets(line: &str) -> Option<String> {
+    let mut clean = String::from("{");
+    let mut found = false;
+    for (index, (key, value)) in Members::new(line).enumerate() {
+        let hidden = matches!(key, "message" | "detail").then(|| secrets::without_secret(&Value::Json(value).text()));
+        let hidden = hidden.flatten().and_then(|text| serde_json::to_string(&text).ok());
+        found |= hidden.is_some();
+        let comma = if index == 0 { "" } else { "," };
+        // Writing to a String cannot fail.
+        let _ = write!(clean, "{comma}\"{key}\":{}", hidden.as_deref().unwrap_or(value));
+    }
+    found.then(|| clean + "}")
 }
 
 /// Who wrote a message that came through the server's log.
@@ -64,6 +91,8 @@ struct Message<'a> {
     before: &'a str,
     /// Likewise those that follow `message`.
     after: &'a str,
+    /// Whether it has the looks of one that tells a setting's value.
+    may_tell: bool,
 }
 
 impl<'a> Message<'a> {
@@ -74,7 +103,10 @@ impl<'a> Message<'a> {
         let (mut severity, mut state_code, mut msg) = ("", "", "\"\"");
         let mut place = end..end;
         let mut start = first;
+        let mut may_tell = false;
         while let Some((key, value)) = members.next() {
+            may_tell |= matches!(key, "message" | "detail")
+                && secrets::BEGINNINGS.iter().any(|b| unquote(value).starts_with(b));
             match key {
                 "error_severity" => severity = unquote(value),
                 "state_code" => state_code = unquote(value),
@@ -90,6 +122,7 @@ impl<'a> Message<'a> {
             msg,
             before: &line[first..place.start],
             after: &line[place.end..end],
+            may_tell,
         })
     }
 }

@@ -4,6 +4,7 @@ use super::{
     Format, Level,
     record::{Record, Value, is_time},
 };
+use crate::secrets;
 
 /// Appends to `out` the one line for a `line` of text (without its newline) that `logger` wrote.
 ///
@@ -22,6 +23,8 @@ pub(super) fn cut_raw(logger: &str, line: &[u8], cut: u64, format: Format, out: 
     let skip = usize::from(cut == 0);
     if let Some(Prefixed { ts, pid, severity, message }) = Prefixed::parse(&text) {
         let level = Level::of_severity(severity).unwrap_or(Level::Info);
+        let hidden = secrets::without_secret(message);
+        let message = hidden.as_deref().unwrap_or(message);
         let fields = [truncated, ("pid", Value::Json(pid)), ("error_severity", Value::Text(severity))];
         Record { ts: Some(ts), level, logger, msg: Value::Text(message), fields: &fields[skip..] }.write(format, out);
     } else {

@@ -326,6 +326,16 @@ impl Manager {
                 self.reload_files(Ok(()), false, None);
             }
             Report::LogicalSlots(_) => {}
+            Report::Paused => {
+                let (too_small, events) = (self.config.too_small(), self.events.clone());
+                spawn_local(async move {
+                    let small = too_small.await;
+                    if !small.is_empty() {
+                        let why = small.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                        let _ = events.send(Event::Input(Input::TooSmall(why))).await;
+                    }
+                });
+            }
         }
     }
 

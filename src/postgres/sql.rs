@@ -9,11 +9,8 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use super::{
-    config,
-    replication::stat::{self, Replication},
-};
-use crate::settings::official::Secret;
+use super::replication::stat::{self, Replication};
+use crate::{secrets, settings::official::Secret};
 
 /// From the first byte of the connection to the answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -223,7 +220,7 @@ pub async fn pending_restart(client: &Client) -> Result<Vec<PendingRestart>, Err
     let rows = client.query(PENDING_RESTART, &[]).await?;
     let pending = |row: &tokio_postgres::Row| {
         let (name, value, new_value): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let shown = |v: &str| config::shown(&name, v);
+        let shown = |v: &str| secrets::shown(&name, v);
         Ok(PendingRestart { value: shown(&value), new_value: shown(&new_value), name })
     };
     rows.iter().map(pending).collect()

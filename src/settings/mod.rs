@@ -215,6 +215,15 @@ pub struct Listen {
     pub explicit: bool,
 }
 
+/// Where the settings say that the manager's sockets are, if they do. A mistake in the settings file is none here: what
+/// the manager makes of it is its own affair.
+///
+/// # Errors
+/// What is wrong with the flags or the environment.
+pub fn run_dir(flags: &Flags, environment: &[(String, String)]) -> Result<Option<PathBuf>, Error> {
+    Sources::run_dir(flags, environment)
+}
+
 impl Settings {
     /// Reads and checks all settings from `flags`, `environment` and `podgres.toml` in `config-dir`.
     ///
@@ -327,6 +336,18 @@ mod tests {
         assert_eq!(seconds(&[("shutdown-timeout", "1s")], &variables), 1);
         assert_eq!(seconds(&[], &variables), 2);
         assert_eq!(seconds(&[], &variables[..1]), 3);
+    }
+
+    #[test]
+    fn whoever_asks_the_manager_needs_no_good_settings_file() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("podgres.toml"), "run-dir = \"/r\"\nlistn = \"x\"\n").unwrap();
+        let variables = env(&[("PODGRES_CONFIG_DIR", dir.path().to_str().unwrap())]);
+        assert!(Settings::load(&Flags::new(), &variables).is_err());
+        assert_eq!(run_dir(&Flags::new(), &variables).unwrap(), Some("/r".into()));
+        assert_eq!(run_dir(&Flags::from([("run-dir", "/f".into())]), &variables).unwrap(), Some("/f".into()));
+        std::fs::write(dir.path().join("podgres.toml"), "nonsense").unwrap();
+        assert_eq!(run_dir(&Flags::new(), &variables).unwrap(), None);
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl fmt::Display for Origin {
 pub(super) struct Sources(BTreeMap<&'static str, (String, Origin)>);
 
 impl Sources {
-    pub(super) fn gather(flags: &Flags, environment: &[(String, String)]) -> Result<Self, Error> {
+    /// Those of the process itself.
+    fn of_process(flags: &Flags, environment: &[(String, String)]) -> Result<Self, Error> {
         let mut found = BTreeMap::new();
         for (name, value) in from_environment(environment)? {
             found.insert(name, (value, Origin::Variable(name)));
@@ -39,7 +40,22 @@ impl Sources {
         for (name, value) in flags {
             found.insert(*name, (value.clone(), Origin::Flag(name)));
         }
-        let mut sources = Self(found);
+        Ok(Self(found))
+    }
+
+    /// Where the manager's sockets are. Whoever only wants to ask it is not kept from that by a mistake in the file, of
+    /// which the manager will have something to say.
+    pub(super) fn run_dir(flags: &Flags, environment: &[(String, String)]) -> Result<Option<PathBuf>, Error> {
+        let sources = Self::of_process(flags, environment)?;
+        let in_file = || {
+            let text = std::fs::read_to_string(sources.config_dir().ok()?.join("podgres.toml")).ok()?;
+            Some(PathBuf::from(text.parse::<toml::Table>().ok()?.get("run-dir")?.as_str()?))
+        };
+        Ok(sources.directory("run-dir")?.or_else(in_file))
+    }
+
+    pub(super) fn gather(flags: &Flags, environment: &[(String, String)]) -> Result<Self, Error> {
+        let mut sources = Self::of_process(flags, environment)?;
         let path = sources.config_dir()?.join("podgres.toml");
         for (name, value) in from_file(&path)? {
             sources.0.entry(name).or_insert_with(|| (value, Origin::File(path.clone(), name)));

@@ -99,3 +99,9 @@ fn a_record_beyond_the_limit_is_cut_and_the_next_is_read() {
     assert!(kept <= MAX_LINE + 26 && kept as u64 + cut > 2 * MAX_LINE as u64, "{kept} {cut}");
     assert_eq!(lines[1], expected_log());
 }
+
+#[test]
+fn a_secret_value_of_a_setting_is_hidden() {
+    let line = LOG.replace("database system is ready", "parameter \"\"primary_conninfo\"\" changed to \"\"hush\"\"");
+    assert_eq!(converted([line.as_bytes()])[0]["msg"], "parameter \"primary_conninfo\" changed to \"…\"");
+}

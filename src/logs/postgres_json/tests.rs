@@ -112,3 +112,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_secret_value_of_a_setting_is_hidden() {
+    let line = br#"{"timestamp":"2026-11-23 10:11:12.123 UTC","pid":1,"error_severity":"LOG","message":"parameter \"archive_command\" changed to \"push hush\"","detail":"The failed archive command was: password=hush","query_id":0}"#;
+    let json = converted(line);
+    assert_eq!(json["msg"], "parameter \"archive_command\" changed to \"…\"");
+    assert_eq!((&json["detail"], &json["query_id"]), (&json!("The failed archive command was: …"), &json!(0)));
+    let mut text = Vec::new();
+    postgres_json(line, Format::Text, &mut text);
+    assert!(!String::from_utf8(text).unwrap().contains("hush"));
+}

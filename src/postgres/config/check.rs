@@ -9,9 +9,11 @@ use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
 use super::{
     files::UserFiles,
     parse::{self, Mistake, Place},
+};
+use crate::{
+    pid1::{Children, Exit},
     secrets,
 };
-use crate::pid1::{Children, Exit};
 
 /// A program that only reads some files takes some hundredths of a second.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,8 +54,19 @@ pub(super) async fn run(command: &mut Command, children: &Children) -> io::Resul
 pub(super) const READABLE: [&str; 6] =
     ["-c", "lc_messages=C", "-c", "log_line_prefix=", "-c", "log_error_verbosity=default"];
 
-/// What is wrong, from what `postgres -C` said of the configuration in `dir`.
-pub(super) fn mistakes(stderr: &str, files: &UserFiles, dir: &Path, auto_conf: &str) -> Vec<Mistake> {
+/// Where a value may come from that PostgreSQL complains of.
+pub(super) struct Sources<'a> {
+    pub(super) files: &'a UserFiles,
+    /// With the files that PostgreSQL read.
+    pub(super) dir: &'a Path,
+    /// The text of `postgresql.auto.conf`.
+    pub(super) auto_conf: String,
+    /// What the command line sets.
+    pub(super) arguments: Vec<(String, String)>,
+}
+
+/// What is wrong, from what `postgres -C` said of the configuration that `sources` make.
+pub(super) fn mistakes(stderr: &str, sources: &Sources) -> Vec<Mistake> {
     let mut found: Vec<Mistake> = Vec::new();
     let mut rest = Vec::new();
     for line in stderr.lines() {
@@ -64,7 +77,10 @@ pub(super) fn mistakes(stderr: &str, files: &UserFiles, dir: &Path, auto_conf: &
         match severity {
             "HINT" | "DETAIL" => found.iter_mut().last().into_iter().for_each(|m| m.text += &format!(" ({text})")),
             _ if text.starts_with("skipping missing") || text.ends_with("contains errors") => rest.push(text),
-            "LOG" | "WARNING" | "ERROR" | "FATAL" | "PANIC" => found.push(mistake(text, files, dir, auto_conf)),
+            "LOG" | "WARNING" | "ERROR" | "FATAL" | "PANIC" => {
+                // Arguments are read before any file, and a mistake in them ends it.
+                found.push(mistake(text, sources, severity == "FATAL"));
+            }
             _ => rest.push(line),
         }
     }
@@ -74,9 +90,9 @@ pub(super) fn mistakes(stderr: &str, files: &UserFiles, dir: &Path, auto_conf: &
     found
 }
 
-fn mistake(text: &str, files: &UserFiles, dir: &Path, auto_conf: &str) -> Mistake {
+fn mistake(text: &str, sources: &Sources, fatal: bool) -> Mistake {
     if let Some((what, file, line, tail)) = split_place(text) {
-        let (place, source) = original(file, line, files, dir);
+        let (place, source) = original(file, line, sources);
         let secret = source.is_some_and(|l| secrets::text_has_secret(&l) || named_secret(&l));
         let tail = if secret { "" } else { tail };
         return Mistake { place: Some(place), text: format!("{what}{tail}") };
@@ -85,11 +101,14 @@ fn mistake(text: &str, files: &UserFiles, dir: &Path, auto_conf: &str) -> Mistak
         return Mistake { place: None, text: text.into() };
     };
     let lower = name.to_ascii_lowercase();
-    let (value, place) = match parse::entries(auto_conf).rev().find(|e| e.name == lower) {
-        Some(entry) => {
+    let argument = sources.arguments.iter().find(|(n, _)| fatal && *n == lower);
+    let auto = || parse::entries(&sources.auto_conf).rev().find(|e| e.name == lower);
+    let (value, place) = match (argument, auto()) {
+        (Some((_, value)), _) => (value.clone(), None),
+        (None, Some(entry)) => {
             (entry.value, Some(Place { file: "postgresql.auto.conf (ALTER SYSTEM)".into(), line: entry.line }))
         }
-        None => files.last(&lower).map_or_else(Default::default, |(e, place)| (e.value, place)),
+        (None, None) => sources.files.last(&lower).map_or_else(Default::default, |(e, place)| (e.value, place)),
     };
     match secrets::is_secret(&lower, &value) {
         true => Mistake { place, text: format!("invalid value for parameter \"{name}\"") },
@@ -111,7 +130,8 @@ fn split_place(text: &str) -> Option<(&str, &str, usize, &str)> {
 }
 
 /// The user's own file and line, and the line's text where it is known.
-fn original(file: &str, line: usize, files: &UserFiles, dir: &Path) -> (Place, Option<String>) {
+fn original(file: &str, line: usize, sources: &Sources) -> (Place, Option<String>) {
+    let (files, dir) = (sources.files, sources.dir);
     let copy = match Path::new(file) {
         path if path == dir.join("user.conf") => files.user.as_ref(),
         path if path == dir.join("base.conf") => Some(&files.base),
@@ -145,7 +165,10 @@ mod tests {
     }
 
     fn say(stderr: &str) -> Vec<String> {
-        mistakes(stderr, &files(), Path::new("/run/c"), "").iter().map(ToString::to_string).collect()
+        let (files, dir) = (files(), Path::new("/run/c"));
+        let arguments = vec![("work_mem".into(), "xyz".into()), ("my.token".into(), "hush".into())];
+        let sources = Sources { files: &files, dir, auto_conf: String::new(), arguments };
+        mistakes(stderr, &sources).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -169,6 +192,14 @@ mod tests {
             say("LOG:  invalid value for parameter \"work_mem\": \"abc\"\nHINT:  Valid units are …\n"),
             ["/etc/podgres/postgresql.conf:2: invalid value for parameter \"work_mem\": \"abc\" (Valid units are …)"]
         );
+    }
+
+    #[test]
+    fn a_mistake_on_the_command_line_is_in_no_file() {
+        let said = say("FATAL:  invalid value for parameter \"work_mem\": \"xyz\"\n");
+        assert_eq!(said, ["invalid value for parameter \"work_mem\": \"xyz\""]);
+        let said = say("FATAL:  invalid value for parameter \"my.token\": \"hush\"\n");
+        assert_eq!(said, ["invalid value for parameter \"my.token\""]);
     }
 
     #[test]

@@ -26,7 +26,6 @@ pub mod parse;
 mod proven;
 mod reload;
 pub mod report;
-mod secrets;
 mod sizing;
 pub mod standby;
 mod start;
@@ -41,14 +40,13 @@ use std::{
 use tokio::sync::Mutex;
 
 use super::server::Launch;
-use crate::pid1::Children;
+use crate::pid1::{Children, Exit};
 use arguments::Arguments;
 use files::{Content, UserFiles};
 use limits::Limits;
 use parse::Mistake;
 pub use reload::{Reloaded, Running};
 pub use report::Report;
-pub use secrets::{shown, text_has_secret};
 pub use start::Started;
 
 /// Where the layers come from.
@@ -89,8 +87,8 @@ impl Layers {
     /// # Errors
     /// What is wrong with them.
     pub async fn check(&self, children: &Children) -> Result<(), Refused> {
-        let files = UserFiles::read(self, &self.launch.pgdata).map_err(|m| Refused(vec![m]))?;
-        start::validate(self, &Inputs::default(), &files, children).await.map_err(Refused)
+        let files = UserFiles::read(self, &self.launch.pgdata).map_err(Refused::one)?;
+        start::validate(self, &Inputs::default(), &files, children).await
     }
 
     /// The arguments for the server that runs while the data directory `data` is made: the same layers, with nothing
@@ -99,12 +97,12 @@ impl Layers {
     /// # Errors
     /// What is wrong with the user's files.
     pub fn arguments_on(&self, data: &Path) -> Result<Vec<String>, Refused> {
-        let files = UserFiles::read(self, data).map_err(|m| Refused(vec![m]))?;
+        let files = UserFiles::read(self, data).map_err(Refused::one)?;
         let dir = self.launch.run_dir.join("config.init");
         let (inputs, defaults) = (Inputs::default(), self.defaults(&files));
         let content = inputs.content(&files, &defaults, false);
         let written = content.write_settings(&dir).and_then(|()| content.write_rules(&dir));
-        written.map_err(|e| Refused(vec![cannot_write(&dir, &e)]))?;
+        written.map_err(|e| cannot_write(&dir, &e))?;
         Ok(start::arguments(&self.arguments.rest, &dir))
     }
 }
@@ -138,15 +136,42 @@ impl Inputs {
 
 /// Why a configuration is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration is refused: {}", list(.0))]
-pub struct Refused(pub Vec<Mistake>);
+#[error("the configuration is refused: {}", list(.mistakes))]
+pub struct Refused {
+    /// What is wrong.
+    pub mistakes: Vec<Mistake>,
+    /// The exit code for it where there is no other configuration to start with: [`EX_CONFIG`] when all of it is in
+    /// files, where somebody has to correct it, else the one with which PostgreSQL itself ends because of it.
+    pub exit: i32,
+}
+
+/// `EX_CONFIG` of `sysexits.h`.
+const EX_CONFIG: i32 = 78;
+
+impl Refused {
+    fn one(mistake: Mistake) -> Self {
+        Self { mistakes: vec![mistake], exit: EX_CONFIG }
+    }
+
+    /// What `postgres -C`, which ended like this, has to say.
+    fn by_postgres(mistakes: Vec<Mistake>, exit: Exit) -> Self {
+        let in_files = mistakes.iter().all(|m| m.place.is_some());
+        let exit = match exit {
+            _ if in_files => EX_CONFIG,
+            Exit::Code(code) => code,
+            Exit::Signal(number) => 128 + number,
+        };
+        Self { mistakes, exit }
+    }
+}
 
 fn list(mistakes: &[Mistake]) -> String {
     mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn cannot_write(dir: &Path, error: &std::io::Error) -> Mistake {
-    Mistake { place: None, text: format!("cannot write PostgreSQL's files into {}: {error}", dir.display()) }
+fn cannot_write(dir: &Path, error: &std::io::Error) -> Refused {
+    let text = format!("cannot write PostgreSQL's files into {}: {error}", dir.display());
+    Refused::one(Mistake { place: None, text })
 }
 
 /// What PostgreSQL has, and had.

@@ -49,7 +49,7 @@ pub(super) async fn reload(
     let layers = &*job.layers;
     let files = match UserFiles::read(layers, &layers.launch.pgdata) {
         Ok(files) => files,
-        Err(mistake) => return refused(before, &Refused(vec![mistake])),
+        Err(mistake) => return refused(before, &Refused::one(mistake)),
     };
     let same = live.installed.as_ref().is_some_and(|i| i.files == files && i.inputs == job.inputs);
     if only_changes && (same || live.rejected == Some(files.fingerprint())) {
@@ -57,19 +57,17 @@ pub(super) async fn reload(
         let report = (same && before.is_refused()).then(|| before.without_refusal());
         return Reloaded { answer: None, report };
     }
-    if let Err(mistakes) = start::validate(layers, &job.inputs, &files, &job.children).await {
-        return refused(before, &Refused(mistakes));
+    if let Err(error) = start::validate(layers, &job.inputs, &files, &job.children).await {
+        return refused(before, &error);
     }
-    match install(job, live, running, files).await {
-        Ok((report, text)) => {
-            Reloaded { answer: Some(Ok(text)), report: Some(Report { raised: before.raised.clone(), ..report }) }
-        }
+    match install(job, live, running, files, before).await {
+        Ok((report, text)) => Reloaded { answer: Some(Ok(text)), report: Some(report) },
         Err(error) => refused(before, &error),
     }
 }
 
 fn refused(before: &Report, error: &Refused) -> Reloaded {
-    let text = format!("the changed configuration is refused, the old one stays: {}", list(&error.0));
+    let text = format!("the changed configuration is refused, the old one stays: {}", list(&error.mistakes));
     // The same mistake again is no news; whoever asks is told all the same.
     if !before.refused.contains(&text) {
         tracing::error!("{text}");
@@ -79,10 +77,16 @@ fn refused(before: &Report, error: &Refused) -> Reloaded {
 }
 
 /// Puts good files in use. `pg_hba.conf` can only be tried by the running server, which reads it where it is to be.
-async fn install(job: &Job, live: &mut Live, running: &Running, files: UserFiles) -> Result<(Report, String), Refused> {
+async fn install(
+    job: &Job,
+    live: &mut Live,
+    running: &Running,
+    files: UserFiles,
+    before: &Report,
+) -> Result<(Report, String), Refused> {
     let layers = &*job.layers;
     let dir = layers.dir();
-    let failed = |e: std::io::Error| Refused(vec![cannot_write(&dir, &e)]);
+    let failed = |e: std::io::Error| cannot_write(&dir, &e);
     let defaults = layers.defaults(&files);
     let content = job.inputs.content(&files, &defaults, false);
     content.write_rules(&dir).map_err(failed)?;
@@ -93,7 +97,7 @@ async fn install(job: &Job, live: &mut Live, running: &Running, files: UserFiles
             if let Some(old) = &live.installed {
                 old.inputs.content(&old.files, &old.defaults, true).write_rules(&dir).map_err(failed)?;
             }
-            return Err(Refused(mistakes));
+            return Err(Refused { mistakes, exit: super::EX_CONFIG });
         }
         Err(error) => notes.push(format!("pg_hba.conf could not be checked before its use: {error}")),
     }
@@ -101,9 +105,10 @@ async fn install(job: &Job, live: &mut Live, running: &Running, files: UserFiles
     start::disown(job);
     let pending = signal(running).await;
     let installed = Installed { files, inputs: job.inputs.clone(), defaults };
-    let report = Report::new(layers, &installed, Vec::new(), Vec::new());
+    let report = Report::new(layers, &installed, Vec::new(), before.raised.clone());
     live.installed = Some(installed);
-    notes.extend(pending.iter().flatten().map(|p| format!("waits for a restart: {p}")));
+    notes
+        .extend(pending.iter().flatten().filter(|p| !before.is_raised(p)).map(|p| format!("waits for a restart: {p}")));
     let text =
         [vec!["the configuration is accepted, PostgreSQL has reloaded it".to_string()], notes].concat().join("; ");
     tracing::info!("{text}");

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
-use super::{Installed, Layers, arguments, parse::Place, secrets, standby};
-use crate::postgres::sql;
+use super::{Installed, Layers, arguments, parse::Place, standby};
+use crate::{
+    postgres::sql::{self, PendingRestart},
+    secrets,
+};
 
 /// How the configuration is.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +49,12 @@ impl Report {
     /// What a standby was started with in place of what its configuration says, in words.
     pub fn raises(&self) -> Vec<String> {
         self.raised.iter().map(|r| format!("{r}: started with {}", r.primary)).collect()
+    }
+
+    /// Whether a value only seems to wait for a restart: the next start will raise it again.
+    pub fn is_raised(&self, pending: &PendingRestart) -> bool {
+        let (value, new_value) = (pending.value.parse(), pending.new_value.parse());
+        self.raised.iter().any(|r| r.name == pending.name && value == Ok(r.primary) && new_value == Ok(r.here))
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -118,7 +127,8 @@ pub struct Setting {
 /// # Errors
 /// When PostgreSQL refuses, or does not answer.
 pub async fn settings(client: &Client, report: &Report) -> Result<Vec<Setting>, sql::Error> {
-    let pending = sql::pending_restart(client).await?;
+    let mut pending = sql::pending_restart(client).await?;
+    pending.retain(|p| !report.is_raised(p));
     let rows = client.query(SETTINGS, &[]).await?;
     let setting = |row: &tokio_postgres::Row| {
         let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -192,6 +202,18 @@ mod tests {
         ] {
             assert_eq!(report().origin(name, source, file, Some(line)), origin, "{name} {source} {file:?}");
         }
+    }
+
+    #[test]
+    fn what_was_raised_does_not_wait_for_a_restart() {
+        let pending = |name: &str, value: &str, new_value: &str| PendingRestart {
+            name: name.into(),
+            value: value.into(),
+            new_value: new_value.into(),
+        };
+        assert!(report().is_raised(&pending("max_connections", "200", "100")));
+        assert!(!report().is_raised(&pending("max_connections", "200", "300")));
+        assert!(!report().is_raised(&pending("max_wal_senders", "200", "100")));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Inputs, Installed, Job, Layers, Live, Refused, cannot_write, check, files, list, parse, proven, report::Report,
-    standby,
+    Inputs, Installed, Job, Layers, Live, Refused, arguments, cannot_write, check, files, list, parse, proven,
+    report::Report, standby,
 };
 use crate::{
     pid1::{Children, Exit},
@@ -36,7 +36,7 @@ pub(super) async fn prepare(job: &Job, live: &mut Live) -> Result<Started, Refus
     let content = job.inputs.content(&files, &defaults, fallback);
     let dir = layers.dir();
     let written = content.write_settings(&dir).and_then(|()| content.write_rules(&dir));
-    written.map_err(|e| Refused(vec![cannot_write(&dir, &e)]))?;
+    written.map_err(|e| cannot_write(&dir, &e))?;
     let mut arguments = arguments(&layers.arguments.rest, &dir);
     let raised = raise(job, live, &mut arguments).await;
     let installed = Installed { files, inputs: job.inputs.clone(), defaults };
@@ -57,19 +57,19 @@ async fn choose(job: &Job, live: &mut Live) -> Result<Choice, Refused> {
     let layers = &*job.layers;
     let rejected = live.rejected;
     let proven = proven::get(layers, live).cloned();
-    let mistakes = match UserFiles::read(layers, &layers.launch.pgdata) {
+    let refused = match UserFiles::read(layers, &layers.launch.pgdata) {
         Ok(files) if proven.as_ref() == Some(&files) => {
             return Ok(Choice { files, fallback: false, refused: Vec::new() });
         }
         Ok(files) if rejected == Some(files.fingerprint()) => {
             let text = "PostgreSQL ended before it was ready with it; its own lines in the log say why";
-            vec![Mistake { place: None, text: text.into() }]
+            Refused::one(Mistake { place: None, text: text.into() })
         }
         Ok(files) => match validate(layers, &job.inputs, &files, &job.children).await {
             Ok(()) => return Ok(Choice { files, fallback: false, refused: Vec::new() }),
-            Err(mistakes) => mistakes,
+            Err(refused) => refused,
         },
-        Err(mistake) => vec![mistake],
+        Err(mistake) => Refused::one(mistake),
     };
     // What was accepted while the server ran is newer than what it was started with.
     let accepted = live.installed.as_ref().map(|i| i.files.clone()).filter(|f| rejected != Some(f.fingerprint()));
@@ -77,11 +77,11 @@ async fn choose(job: &Job, live: &mut Live) -> Result<Choice, Refused> {
         Some(files) => {
             let refused = vec![format!(
                 "the configuration is refused, PostgreSQL is started with the last one that was good: {}",
-                list(&mistakes)
+                list(&refused.mistakes)
             )];
             Ok(Choice { files, fallback: true, refused })
         }
-        None => Err(Refused(mistakes)),
+        None => Err(refused),
     }
 }
 
@@ -91,16 +91,18 @@ pub(super) async fn validate(
     inputs: &Inputs,
     files: &UserFiles,
     children: &Children,
-) -> Result<(), Vec<Mistake>> {
+) -> Result<(), Refused> {
     let dir = layers.candidate_dir();
     let defaults = layers.defaults(files);
-    inputs.content(files, &defaults, false).write_settings(&dir).map_err(|e| vec![cannot_write(&dir, &e)])?;
+    inputs.content(files, &defaults, false).write_settings(&dir).map_err(|e| cannot_write(&dir, &e))?;
     let said = ask(layers, &dir, &[], "port", children).await;
     let result = match said {
         Ok(said) if said.exit == Exit::Code(0) => Ok(()),
         Ok(said) => {
             let auto_conf = parse::read_text(&layers.launch.pgdata.join("postgresql.auto.conf")).unwrap_or_default();
-            Err(check::mistakes(&said.stderr, files, &dir, &auto_conf))
+            let arguments = arguments::settings(&layers.arguments.rest);
+            let mistakes = check::mistakes(&said.stderr, &check::Sources { files, dir: &dir, auto_conf, arguments });
+            Err(Refused::by_postgres(mistakes, said.exit))
         }
         // No verdict is no mistake: PostgreSQL itself has the last word.
         Err(error) => {

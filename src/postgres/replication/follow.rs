@@ -44,6 +44,8 @@ pub enum Report {
     Diverged(Repair),
     /// What the source is.
     Source(Role),
+    /// Replay is paused, by a person or because something is smaller here than on the primary.
+    Paused,
     /// Whether the source has logical slots that are to be copied (17 and later).
     LogicalSlots(bool),
 }
@@ -90,6 +92,7 @@ struct Here {
     position: Position,
     streaming: bool,
     has_archive: bool,
+    paused: bool,
 }
 
 enum Next {
@@ -131,6 +134,9 @@ impl Follower {
                 return Next::Wait(SLOW);
             }
         };
+        if here.paused {
+            tell(Report::Paused).await;
+        }
         if here.streaming {
             *stuck = None;
             self.silent = None;
@@ -282,7 +288,8 @@ impl Follower {
 
 async fn here(client: &Client) -> Result<Here, sql::Error> {
     let row = client.query_one(HERE, &[]).await?;
-    Ok(Here { position: position(&row)?, streaming: row.try_get(3)?, has_archive: row.try_get(4)? })
+    let (streaming, has_archive, paused) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+    Ok(Here { position: position(&row)?, streaming, has_archive, paused })
 }
 
 fn position(row: &tokio_postgres::Row) -> Result<Position, sql::Error> {
@@ -298,7 +305,8 @@ const HERE: &str = "
 select s.system_identifier, r.min_recovery_end_timeline,
        greatest(pg_last_wal_replay_lsn(), r.min_recovery_end_lsn),
        exists (select from pg_stat_wal_receiver where status = 'streaming'),
-       current_setting('restore_command') <> ''
+       current_setting('restore_command') <> '',
+       pg_is_in_recovery() and pg_is_wal_replay_paused()
   from pg_control_system() s, pg_control_recovery() r";
 
 /// The timeline of the last replayed record is in `pg_control` only, and gets there when a restartpoint finds nothing to
