@@ -31,6 +31,7 @@ pub(super) fn done(mut memory: Memory, now: Mono, job: Job, result: Result<(), F
     }
     memory.outcomes.count(job, result.is_ok());
     match (job, result) {
+        (Job::Initialise, Err(Failure::Final(why))) => end(memory, now, EX_CONFIG, Reason::ConfigurationRefused(why)),
         (Job::Initialise, Err(why)) => end(memory, now, 1, Reason::InitialisationFailed(why.why())),
         (Job::Initialise, Ok(())) => start(memory, now, Reason::Initialised),
         (_, Ok(())) => {

@@ -443,6 +443,13 @@ fn a_refused_configuration_has_its_exit_code() {
     Run::new(true).then(refused(1)).exits_with(1);
 }
 
+#[test]
+fn an_initialisation_that_finds_mistakes_is_exit_78_and_any_other_failure_1() {
+    let failed = |failure: Failure| Run::new(false).then(Input::Done(Job::Initialise, Err(failure)));
+    failed(Failure::Final("x".into())).exits_with(78);
+    failed(Failure::ForNow("x".into())).exits_with(1);
+}
+
 fn refused(exit: i32) -> Input {
     Input::Refused { why: "x".into(), exit }
 }

@@ -196,7 +196,10 @@ impl Manager {
         let (events, cancel) = (self.events.clone(), self.cancel.subscribe());
         spawn_local(async move {
             let result = initialise::initialise(&plan, &runner, cancel).await;
-            let result = result.map_err(|e| Failure::ForNow(e.to_string()));
+            let result = result.map_err(|e| match e {
+                initialise::Error::Configuration(refused) => Failure::Final(refused.to_string()),
+                other => Failure::ForNow(other.to_string()),
+            });
             let _ = events.send(Event::JobDone(Job::Initialise, result)).await;
         });
     }

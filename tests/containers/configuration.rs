@@ -169,6 +169,26 @@ fn a_mistake_at_a_running_server_keeps_the_old_configuration_and_names_the_users
 }
 
 #[test]
+fn a_mistake_in_the_data_directorys_own_rules_has_its_line() {
+    let scripts = Files::new(&[("1.sql", 0o644, "create table made_by_a_script ()")]);
+    let mount = scripts.at("/docker-entrypoint-initdb.d");
+    for major in MAJORS {
+        // Without a password there are no rules of podgres' own, and PostgreSQL reads the file where it is.
+        let a = Container::start(major, &["-e", "POSTGRES_HOST_AUTH_METHOD=trust"], &[]).ready();
+        a.shell("sed -i '1i nonsense' $PGDATA/pg_hba.conf");
+        reload_refused(&a, &["/pg_hba.conf:1: invalid connection type"]);
+        wait_for_problem(&a, "/pg_hba.conf:1: ");
+        a.shell("sed -i 1d $PGDATA/pg_hba.conf");
+        wait_for_no_problem(&a);
+        // Rules that let nobody in by the socket do not hinder an initialisation.
+        let config = Files::new(&[("pg_hba.conf", 0o644, "host all all all trust\n")]);
+        let b = with(major, &config, &["-v", &mount, "-e", "POSTGRES_DB=app"], &[]).ready();
+        let found = b.shell("psql -XAtq -h 127.0.0.1 -U postgres app -c \"select to_regclass('made_by_a_script')\"");
+        assert_eq!(found, "made_by_a_script");
+    }
+}
+
+#[test]
 fn a_start_with_mistakes_falls_back_to_what_worked_and_says_so() {
     for major in MAJORS {
         let config = Files::new(&[("postgresql.conf", 0o644, "work_mem = 5MB\n")]);
@@ -227,6 +247,11 @@ fn the_exit_code_of_a_first_configuration_with_mistakes() {
     let before = volume.snapshot();
     refused(start(&files, &[]), 78, &places);
     assert_eq!(volume.snapshot(), before);
+    // Rules can only be tried by a server; the unfinished data directory is removed.
+    let rules = Files::new(&[("pg_hba.conf", 0o644, "local all all trust\nhost all all all none-such\n")]);
+    refused(start(&rules.at("/etc/podgres"), &[]), 78, &["/etc/podgres/pg_hba.conf:2: ", "none-such"]);
+    assert_eq!(volume.shell("find /volume -type f"), "/volume/.keep");
+    let before = volume.snapshot();
     // Nowhere in a file: the code that PostgreSQL has for it.
     let none = Files::new(&[]).at("/etc/podgres");
     refused(start(&none, &["-c", "no_such_setting=1"]), 1, &["no_such_setting"]);

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use tokio_postgres::Client;
+
 use super::{
     files::Rules,
     parse::{Mistake, Place},
 };
-use crate::postgres::sql::{self, Session};
+use crate::postgres::sql;
 
 /// The lines before the user's own.
 const OWN_LINES: usize = 4;
@@ -68,38 +70,38 @@ fn absolute(line: &str, dir: &Path) -> String {
 ///
 /// # Errors
 /// When it cannot be asked.
-pub(super) async fn mistakes(session: &Session, hba: &Rules, ident: &Rules) -> Result<Vec<Mistake>, sql::Error> {
-    let mut found = wrong_lines(session, "pg_hba_file_rules", "pg_hba.conf", hba).await?;
+pub(super) async fn mistakes(client: &Client, hba: &Rules, ident: &Rules) -> Result<Vec<Mistake>, sql::Error> {
+    let mut found = wrong_lines(client, "pg_hba_file_rules", "hba_file", hba).await?;
     let views = "select from pg_catalog.pg_class where relname = 'pg_ident_file_mappings'";
-    if session.client.query_opt(views, &[]).await?.is_some() {
-        found.extend(wrong_lines(session, "pg_ident_file_mappings", "pg_ident.conf", ident).await?);
+    if client.query_opt(views, &[]).await?.is_some() {
+        found.extend(wrong_lines(client, "pg_ident_file_mappings", "ident_file", ident).await?);
     }
     Ok(found)
 }
 
-async fn wrong_lines(session: &Session, view: &str, name: &str, rules: &Rules) -> Result<Vec<Mistake>, sql::Error> {
+async fn wrong_lines(client: &Client, view: &str, setting: &str, rules: &Rules) -> Result<Vec<Mistake>, sql::Error> {
     // The file's name is there from 16 on, where files may include others.
     let query = format!(
-        "select v.line_number, v.error, to_jsonb(v) ->> 'file_name' from pg_catalog.{view} v where v.error is not null
-          order by v.line_number"
+        "select v.line_number, v.error, to_jsonb(v) ->> 'file_name', current_setting('{setting}')
+           from pg_catalog.{view} v where v.error is not null order by v.line_number"
     );
     let mut found = Vec::new();
-    for row in session.client.query(&query, &[]).await? {
-        let (line, text, file): (Option<i32>, String, Option<String>) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    for row in client.query(&query, &[]).await? {
+        let (line, text): (Option<i32>, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (file, main): (Option<String>, String) = (row.try_get(2)?, row.try_get(3)?);
         let line = line.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
-        found.push(Mistake { place: Some(place(line, file.as_deref(), name, rules)), text });
+        found.push(Mistake { place: Some(place(line, file.as_deref(), Path::new(&main), rules)), text });
     }
     Ok(found)
 }
 
-/// A line of the generated file, or of another one that it includes, as a line of the user's.
-fn place(line: usize, file: Option<&str>, name: &str, rules: &Rules) -> Place {
-    let generated =
-        file.is_none_or(|f| Path::new(f).file_name().is_some_and(|n| n == name) && f != rules.path.to_string_lossy());
-    match generated {
-        true => Place { file: rules.path.clone(), line: line.saturating_sub(OWN_LINES) },
-        false => Place { file: file.unwrap_or_default().into(), line },
+/// A line of the file `main`, or of another one that it includes, as a line of the user's. `main` is generated, or a
+/// link to the user's.
+fn place(line: usize, file: Option<&str>, main: &Path, rules: &Rules) -> Place {
+    match file.map(Path::new) {
+        Some(included) if included != main => Place { file: included.into(), line },
+        _ if main.is_symlink() => Place { file: rules.path.clone(), line },
+        _ => Place { file: rules.path.clone(), line: line.saturating_sub(OWN_LINES) },
     }
 }
 
@@ -136,12 +138,13 @@ mod tests {
 
     #[test]
     fn lines_are_the_users() {
-        let rules = rules("");
-        assert_eq!(place(7, None, "pg_hba.conf", &rules), Place { file: rules.path.clone(), line: 3 });
-        assert_eq!(place(7, Some("/run/x/pg_hba.conf"), "pg_hba.conf", &rules).line, 3);
-        assert_eq!(
-            place(7, Some("/d/more.conf"), "pg_hba.conf", &rules),
-            Place { file: "/d/more.conf".into(), line: 7 }
-        );
+        let (rules, main) = (rules(""), Path::new("/run/x/pg_hba.conf"));
+        assert_eq!(place(7, None, main, &rules), Place { file: rules.path.clone(), line: 3 });
+        assert_eq!(place(7, Some("/run/x/pg_hba.conf"), main, &rules).line, 3);
+        assert_eq!(place(7, Some("/d/more.conf"), main, &rules), Place { file: "/d/more.conf".into(), line: 7 });
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("pg_hba.conf");
+        std::os::unix::fs::symlink(&rules.path, &link).unwrap();
+        assert_eq!(place(7, None, &link, &rules), Place { file: rules.path.clone(), line: 7 });
     }
 }

@@ -35,11 +35,13 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::Mutex;
+use tokio_postgres::Client;
 
-use super::server::Launch;
+use super::{server::Launch, sql::Local};
 use crate::pid1::{Children, Exit};
 use arguments::Arguments;
 use files::{Content, UserFiles};
@@ -48,6 +50,9 @@ use parse::Mistake;
 pub use reload::{Reloaded, Running};
 pub use report::Report;
 pub use start::Started;
+
+/// For the queries about the user's rules.
+const RULES_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Where the layers come from.
 #[derive(Debug, Clone)]
@@ -92,18 +97,49 @@ impl Layers {
     }
 
     /// The arguments for the server that runs while the data directory `data` is made: the same layers, with nothing
-    /// that is for others.
+    /// that is for others. Whoever reaches its private socket is let in: the user's rules need not be for that.
     ///
     /// # Errors
     /// What is wrong with the user's files.
     pub fn arguments_on(&self, data: &Path) -> Result<Vec<String>, Refused> {
         let files = UserFiles::read(self, data).map_err(Refused::one)?;
-        let dir = self.launch.run_dir.join("config.init");
+        let dir = self.init_dir();
         let (inputs, defaults) = (Inputs::default(), self.defaults(&files));
         let content = inputs.content(&files, &defaults, false);
-        let written = content.write_settings(&dir).and_then(|()| content.write_rules(&dir));
+        let written = content.write_settings(&dir).and_then(|()| files::let_everybody_in(&dir));
         written.map_err(|e| cannot_write(&dir, &e))?;
         Ok(start::arguments(&self.arguments.rest, &dir))
+    }
+
+    /// Has that server, which `local` leads to, look at the user's rules.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub async fn check_rules_on(&self, data: &Path, local: &Local) -> Result<(), Refused> {
+        let files = UserFiles::read(self, data).map_err(Refused::one)?;
+        if files.hba.path.starts_with(data) && files.ident.path.starts_with(data) {
+            // As initdb made them.
+            return Ok(());
+        }
+        let dir = self.init_dir();
+        let inputs = Inputs::default();
+        inputs.content(&files, &[], true).write_rules(&dir).map_err(|e| cannot_write(&dir, &e))?;
+        let asked = async |client: &Client| hba::mistakes(client, &files.hba, &files.ident).await;
+        let mistakes = local.within(RULES_TIMEOUT, asked).await;
+        files::let_everybody_in(&dir).map_err(|e| cannot_write(&dir, &e))?;
+        match mistakes {
+            Ok(mistakes) if mistakes.is_empty() => Ok(()),
+            Ok(mistakes) => Err(Refused { mistakes, exit: EX_CONFIG }),
+            Err(error) => {
+                tracing::warn!("pg_hba.conf could not be checked before its use: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Where the server of an initialisation reads its files.
+    fn init_dir(&self) -> PathBuf {
+        self.launch.run_dir.join("config.init")
     }
 }
 

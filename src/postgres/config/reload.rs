@@ -123,7 +123,7 @@ async fn session(running: &Running) -> Result<Session, sql::Error> {
 async fn wrong_rules(running: &Running, files: &UserFiles) -> Result<Vec<Mistake>, sql::Error> {
     let asked = async {
         let session = session(running).await?;
-        let mistakes = hba::mistakes(&session, &files.hba, &files.ident).await;
+        let mistakes = hba::mistakes(&session.client, &files.hba, &files.ident).await;
         session.close().await;
         mistakes
     };

@@ -186,6 +186,7 @@ async fn build(plan: &Plan, stage: &Stage, runner: &Runner) -> Result<(), Error>
     configure(plan, &stage.data()).map_err(trying("cannot write the configuration of the new data directory"))?;
     let scripts = scripts(&plan.scripts_dir)?;
     let server = Temporary::start(plan, &stage.data(), runner).await?;
+    plan.layers().check_rules_on(&stage.data(), &server.local(plan)).await?;
     create_database(plan, &server).await?;
     run_scripts(plan, &server, &scripts, runner).await?;
     server.stop().await?;

@@ -17,7 +17,7 @@ use crate::{
         pidfile::{PidFile, Status},
         processes,
         server::{self, Launch},
-        sql::{self, Login, Session},
+        sql::{self, Local, Login, Session},
     },
 };
 
@@ -84,10 +84,16 @@ impl Temporary {
         }
     }
 
+    /// How it is reached as the superuser.
+    pub(super) fn local(&self, plan: &Plan) -> Local {
+        let login = Login { user: plan.official.user.clone(), password: plan.official.password.clone() };
+        Local { socket_dir: self.socket_dir.clone(), port: self.port, login }
+    }
+
     /// Connects to it as the superuser.
     pub(super) async fn connect(&self, plan: &Plan) -> Result<Session, sql::Error> {
-        let login = Login { user: plan.official.user.clone(), password: plan.official.password.clone() };
-        Session::open(&self.socket_dir, self.port, &login, "postgres").await
+        let Local { socket_dir, port, login } = self.local(plan);
+        Session::open(&socket_dir, port, &login, "postgres").await
     }
 
     /// Leads a child's psql to it.
