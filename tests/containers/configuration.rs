@@ -196,9 +196,17 @@ fn a_start_with_mistakes_falls_back_to_what_worked_and_says_so() {
         // Mistakes that PostgreSQL's check finds, and those that only a start does.
         for (file, text, said) in [
             ("postgresql.conf", "work_mem = 6MB\nwrk_mem = 1\n", "/etc/podgres/postgresql.conf:2: unrecognized"),
-            ("postgresql.conf", "shared_buffers = 500GB\nwork_mem = 6MB\n", "ended before it was ready"),
-            ("postgresql.conf", "shared_preload_libraries = 'none'\nwork_mem = 6MB\n", "ended before it was ready"),
-            ("pg_hba.conf", "local all all no-such-method\n", "ended before it was ready"),
+            (
+                "postgresql.conf",
+                "shared_buffers = 500GB\nwork_mem = 6MB\n",
+                "shared_buffers (/etc/podgres/postgresql.conf:1)",
+            ),
+            (
+                "postgresql.conf",
+                "shared_preload_libraries = 'none'\nwork_mem = 6MB\n",
+                "what is new in it: shared_preload_libraries",
+            ),
+            ("pg_hba.conf", "local all all no-such-method\n", "what is new in it: /etc/podgres/pg_hba.conf"),
         ] {
             a.signal("TERM");
             assert_eq!(a.wait(), 0, "{}", a.log());
@@ -208,6 +216,11 @@ fn a_start_with_mistakes_falls_back_to_what_worked_and_says_so() {
             assert_eq!(a.sql("show work_mem"), "5MB");
             assert!(problems(&a).contains(said), "{}", problems(&a));
             assert!(problems(&a).contains("started with the last one that was good"), "{}", problems(&a));
+            assert!(a.stdout().contains(said), "{}", a.log());
+            if file == "pg_hba.conf" {
+                // The server that runs now can tell.
+                reload_refused(&a, &["/etc/podgres/pg_hba.conf:1: ", "no-such-method"]);
+            }
             config.put("postgresql.conf", 0o644, "work_mem = 5MB\n");
             if file != "postgresql.conf" {
                 config.remove(file);
@@ -363,10 +376,10 @@ fn a_standby_has_at_least_what_its_primary_has() {
             let text = format!("{name} is {here} here and {primary} on the primary: started with {primary}");
             assert!(findings.contains(&text), "{text}: {findings}");
         }
+        assert!(!findings.contains("waits for a restart"), "{findings}");
         // The primary gets more, is restarted, and its standby follows without anybody's help.
         let began = b.sql("select pg_postmaster_start_time()");
         more.put("postgresql.conf", 0o644, "max_connections = 200\n");
-        wait_for("the change", || status(&a)["problems"].to_string().contains("200").then_some(()).or(Some(())));
         restart(&a);
         assert_eq!(a.sql("show max_connections"), "200");
         a.sql("insert into t values ('more')");
@@ -399,6 +412,14 @@ fn what_podgres_owns_cannot_be_overridden_and_secrets_stay_secret() {
     assert_eq!(b.sql("show work_mem"), "7MB");
     assert!(b.sql("show primary_conninfo").contains(&a.name));
     b.shell("! grep primary_ $PGDATA/postgresql.auto.conf");
+    // Also when somebody else has it loaded.
+    b.sql("alter system set primary_conninfo = 'host=elsewhere password=hush-3'");
+    b.sql("select pg_reload_conf()");
+    wait_or(
+        || b.log(),
+        || b.exec(&["bash", "-c", "! grep primary_ $PGDATA/postgresql.auto.conf"]).status.success().then_some(()),
+    );
+    wait_or(|| b.log(), || b.sql("show primary_conninfo").contains(&a.name).then_some(()));
     a.sql("insert into t values ('more')");
     wait_caught_up(&a, &b);
 

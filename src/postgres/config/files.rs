@@ -1,6 +1,7 @@
 //! The user's files, as they were read at one moment, and the files that podgres writes for PostgreSQL.
 
 use std::{
+    collections::BTreeSet,
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io,
@@ -85,6 +86,23 @@ impl UserFiles {
         self.user.as_ref().map(|u| &u.text).hash(&mut hasher);
         (&self.hba.text, &self.ident.text).hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// What these set otherwise than `old`, by name and place. Without the values: some are secrets.
+    pub(super) fn changes_from(&self, old: &Self) -> Vec<String> {
+        let names = |files: &Self| -> BTreeSet<String> {
+            files.user.iter().chain([&files.base]).flat_map(Flat::entries).map(|e| e.name).collect()
+        };
+        let setting = |name: &String| match (self.last(name), old.last(name)) {
+            (Some((new, place)), old) if old.as_ref().is_none_or(|(e, _)| e.value != new.value) => {
+                Some(place.map_or_else(|| name.clone(), |p| format!("{name} ({p})")))
+            }
+            (None, Some(_)) => Some(format!("{name} (no longer set)")),
+            _ => None,
+        };
+        let rules = [(&self.hba, &old.hba), (&self.ident, &old.ident)].into_iter();
+        let rules = rules.filter(|(new, old)| new != old).map(|(new, _)| new.path.display().to_string());
+        names(self).union(&names(old)).filter_map(setting).chain(rules).collect()
     }
 
     /// The files in which a change would be of interest.
@@ -242,6 +260,31 @@ pub(super) fn take_from_auto_conf(pgdata: &Path, names: &[&str]) -> io::Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_are_named_with_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let flat = |text: &str| {
+            let path = dir.path().join("user.conf");
+            fs::write(&path, text).unwrap();
+            let mut flat = Flat::read(&path).unwrap().unwrap();
+            flat.places.iter_mut().for_each(|p| p.file = "/c/postgresql.conf".into());
+            flat
+        };
+        let rules = |text: &str| Rules { path: "/c/pg_hba.conf".into(), text: text.into(), base: false };
+        let files = |text: &str, hba: &str| UserFiles {
+            base_path: "/data/postgresql.conf".into(),
+            base: Flat::default(),
+            user: Some(flat(text)),
+            hba: rules(hba),
+            ident: rules(""),
+        };
+        let old = files("a = 1\nb = 1\nc = 1\n", "");
+        let new = files("a = 1\nb = 2\nd = 1\n", "local all all trust\n");
+        let changes = ["b (/c/postgresql.conf:2)", "c (no longer set)", "d (/c/postgresql.conf:3)", "/c/pg_hba.conf"];
+        assert_eq!(new.changes_from(&old), changes);
+        assert!(old.changes_from(&old).is_empty());
+    }
 
     #[test]
     fn what_podgres_owns_is_taken_out_of_the_auto_file() {

@@ -51,8 +51,10 @@ pub(super) async fn reload(
         Ok(files) => files,
         Err(mistake) => return refused(before, &Refused::one(mistake)),
     };
+    // Whether it has been loaded already or not: what ALTER SYSTEM set may be in force.
+    let taken = start::disown(job);
     let same = live.installed.as_ref().is_some_and(|i| i.files == files && i.inputs == job.inputs);
-    if only_changes && (same || live.rejected == Some(files.fingerprint())) {
+    if only_changes && !taken && (same || live.rejected == Some(files.fingerprint())) {
         // What was refused and is now as it was before needs no more words.
         let report = (same && before.is_refused()).then(|| before.without_refusal());
         return Reloaded { answer: None, report };
@@ -102,7 +104,6 @@ async fn install(
         Err(error) => notes.push(format!("pg_hba.conf could not be checked before its use: {error}")),
     }
     content.write_settings(&dir).map_err(failed)?;
-    start::disown(job);
     let pending = signal(running).await;
     let installed = Installed { files, inputs: job.inputs.clone(), defaults };
     let report = Report::new(layers, &installed, Vec::new(), before.raised.clone());

@@ -62,8 +62,9 @@ async fn choose(job: &Job, live: &mut Live) -> Result<Choice, Refused> {
             return Ok(Choice { files, fallback: false, refused: Vec::new() });
         }
         Ok(files) if rejected == Some(files.fingerprint()) => {
+            let changes = proven.as_ref().map(|p| files.changes_from(p).join(", ")).unwrap_or_default();
             let text = "PostgreSQL ended before it was ready with it; its own lines in the log say why";
-            Refused::one(Mistake { place: None, text: text.into() })
+            Refused::one(Mistake { place: None, text: format!("{text}; what is new in it: {changes}") })
         }
         Ok(files) => match validate(layers, &job.inputs, &files, &job.children).await {
             Ok(()) => return Ok(Choice { files, fallback: false, refused: Vec::new() }),
@@ -143,19 +144,25 @@ pub(super) fn arguments(user: &[String], dir: &Path) -> Vec<String> {
     arguments
 }
 
-/// Takes what podgres owns out of `postgresql.auto.conf`.
-pub(super) fn disown(job: &Job) {
+/// Takes what podgres owns out of `postgresql.auto.conf`. Returns whether there was anything to take.
+pub(super) fn disown(job: &Job) -> bool {
     let names = job.inputs.owned_names();
     if names.is_empty() {
-        return;
+        return false;
     }
     match files::take_from_auto_conf(&job.layers.launch.pgdata, &names) {
-        Ok(taken) if taken.is_empty() => {}
-        Ok(taken) => tracing::warn!(
-            "removed from postgresql.auto.conf, where ALTER SYSTEM put them, since they are podgres' to set: {}",
-            taken.join(", ")
-        ),
-        Err(error) => tracing::warn!("cannot look for settings of podgres' in postgresql.auto.conf: {error}"),
+        Ok(taken) if taken.is_empty() => false,
+        Ok(taken) => {
+            tracing::warn!(
+                "removed from postgresql.auto.conf, where ALTER SYSTEM put them, since they are podgres' to set: {}",
+                taken.join(", ")
+            );
+            true
+        }
+        Err(error) => {
+            tracing::warn!("cannot look for settings of podgres' in postgresql.auto.conf: {error}");
+            false
+        }
     }
 }
 

@@ -99,8 +99,8 @@ fn read(inotify: &Inotify, layers: &Layers, watched: &Watched) -> std::io::Resul
                 interesting |= events.iter().any(|e| {
                     let in_pgdata = watched.get(&layers.launch.pgdata) == Some(&e.wd);
                     let name = e.name.as_deref().unwrap_or_default().to_string_lossy();
-                    // PostgreSQL's own files come and go here; ALTER SYSTEM is followed by a reload if it is meant so.
-                    !in_pgdata || (name.ends_with(".conf") && !name.starts_with("postgresql.auto"))
+                    // PostgreSQL's own files come and go here.
+                    !in_pgdata || name.ends_with(".conf")
                 });
             }
             Err(Errno::EAGAIN) => return Ok(interesting),
