@@ -191,8 +191,14 @@ fn a_mistake_in_the_data_directorys_own_rules_has_its_line() {
 #[test]
 fn a_start_with_mistakes_falls_back_to_what_worked_and_says_so() {
     for major in MAJORS {
-        let config = Files::new(&[("postgresql.conf", 0o644, "work_mem = 5MB\n")]);
+        let config = Files::new(&[("postgresql.conf", 0o644, "work_mem = 4MB\n")]);
         let a = with(major, &config, &[], &[]).ready();
+        // What was reloaded and is in force as a whole has worked, too.
+        config.put("postgresql.conf", 0o644, "work_mem = 5MB\n");
+        assert!(a.exec(&["podgres", "reload"]).status.success());
+        wait_for("it to be kept", || {
+            a.shell("cat $PGDATA/../.*.podgres/config/proven.json").contains("5MB").then_some(())
+        });
         // Mistakes that PostgreSQL's check finds, and those that only a start does.
         for (file, text, said) in [
             ("postgresql.conf", "work_mem = 6MB\nwrk_mem = 1\n", "/etc/podgres/postgresql.conf:2: unrecognized"),

@@ -11,8 +11,8 @@
 //! is taken out of the former.
 //!
 //! New files are tried by `postgres -C` before they are used (`check.rs`); a mistake keeps the old ones. The files with
-//! which the server last became ready are kept durably (`proven.rs`): a start with others that fail begins again with
-//! those.
+//! which the server last became ready, or that it has put in force as a whole since, are kept durably (`proven.rs`): a
+//! start with others that fail begins again with those.
 //!
 //! [`Config`] belongs to the manager's loop. What takes time (to read, to ask PostgreSQL, to write) are futures that
 //! depend on nothing but their own copy of the inputs, and wait for each other.
@@ -176,7 +176,7 @@ impl Inputs {
 pub struct Refused {
     /// What is wrong.
     pub mistakes: Vec<Mistake>,
-    /// The exit code for it where there is no other configuration to start with: [`EX_CONFIG`] when all of it is in
+    /// The exit code for it where there is no other configuration to start with: `EX_CONFIG` when all of it is in
     /// files, where somebody has to correct it, else the one with which PostgreSQL itself ends because of it.
     pub exit: i32,
 }
@@ -215,7 +215,7 @@ fn cannot_write(dir: &Path, error: &std::io::Error) -> Refused {
 struct Live {
     /// What the files in use were made from.
     installed: Option<Installed>,
-    /// With which the server last became ready. None: not looked up yet.
+    /// The last that worked. None: not looked up yet.
     proven: Option<Option<UserFiles>>,
     /// With which it ended before it was ready.
     rejected: Option<u64>,

@@ -1,5 +1,5 @@
-//! The files with which the server last became ready, kept beside the data directory: one file, so that they always fit
-//! together.
+//! The files with which the server last became ready, or which a running one has put in force as a whole, kept beside
+//! the data directory: one file, so that they always fit together.
 
 use super::{Layers, Live, UserFiles};
 use crate::postgres::state_dir::StateDir;

@@ -8,7 +8,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::files::UserFiles;
-use super::{Installed, Job, Live, Refused, cannot_write, hba, list, parse::Mistake, report::Report, start};
+use super::{Installed, Job, Live, Refused, cannot_write, hba, list, parse::Mistake, proven, report::Report, start};
 use crate::{
     pid1::Child,
     postgres::sql::{self, Login, PendingRestart, Session},
@@ -47,14 +47,16 @@ pub(super) async fn reload(
     before: &Report,
 ) -> Reloaded {
     let layers = &*job.layers;
+    if start::disown(job) {
+        // Whatever becomes of the files: what ALTER SYSTEM set may be in force already.
+        running.child.signal(Signal::SIGHUP);
+    }
     let files = match UserFiles::read(layers, &layers.launch.pgdata) {
         Ok(files) => files,
         Err(mistake) => return refused(before, &Refused::one(mistake)),
     };
-    // Whether it has been loaded already or not: what ALTER SYSTEM set may be in force.
-    let taken = start::disown(job);
     let same = live.installed.as_ref().is_some_and(|i| i.files == files && i.inputs == job.inputs);
-    if only_changes && !taken && (same || live.rejected == Some(files.fingerprint())) {
+    if only_changes && (same || live.rejected == Some(files.fingerprint())) {
         // What was refused and is now as it was before needs no more words.
         let report = (same && before.is_refused()).then(|| before.without_refusal());
         return Reloaded { answer: None, report };
@@ -108,6 +110,11 @@ async fn install(
     let installed = Installed { files, inputs: job.inputs.clone(), defaults };
     let report = Report::new(layers, &installed, Vec::new(), before.raised.clone());
     live.installed = Some(installed);
+    let in_force = |pending: &Vec<PendingRestart>| pending.iter().all(|p| before.is_raised(p));
+    if notes.is_empty() && pending.as_ref().is_some_and(in_force) {
+        // As good as a start with it. An older one may let somebody in who is not to be let in any more.
+        proven::keep(layers, live);
+    }
     notes
         .extend(pending.iter().flatten().filter(|p| !before.is_raised(p)).map(|p| format!("waits for a restart: {p}")));
     let text =
