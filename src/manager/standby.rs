@@ -246,7 +246,7 @@ impl Manager {
         let task = match role {
             Role::Primary => {
                 self.link = Link::default();
-                self.config.set_owned(Vec::new());
+                self.config.disown_standby();
                 self.forget_old_promotion();
                 let promoted = matches!(self.memory.reason, Reason::Promoted(_));
                 let (role, retention) = (self.peers.role.clone(), self.peers.retention);

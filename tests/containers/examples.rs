@@ -146,6 +146,8 @@ fn a_pair_has_one_primary_whatever_is_stopped_killed_and_started_in_whatever_ord
     let leads = |said: String, primary: &Container| {
         assert!(said.contains(&format!("{} is the primary", primary.name)), "{said}");
     };
+    let files = example.state.path().join("podgres").join(&example.name);
+    let settings = |member: &Container| files.join(&member.name).join("podgres.toml");
     leads(example.ok(&[]), one);
     // Twice, so that each has been promoted over the other.
     leads(example.ok(&["switch"]), two);
@@ -176,10 +178,22 @@ fn a_pair_has_one_primary_whatever_is_stopped_killed_and_started_in_whatever_ord
     leads(example.ok(&[]), one);
     one.sql("create table t (t text)");
 
+    // Two primaries, and the way out that the README shows: the later one is given up.
+    assert!(two.exec(&["podgres", "promote"]).status.success());
+    two.sql("create table lost (t text)");
+    assert!(example.refused(&["switch"]).contains("both are primaries"));
+    for member in [one, two] {
+        std::fs::write(settings(member), "").unwrap();
+        assert!(member.exec(&["podgres", "reload"]).status.success());
+    }
+    docker_ok(&["stop", &two.name]);
+    std::fs::write(settings(two), format!("standby-of = \"host={}\"\n", one.name)).unwrap();
+    leads(example.ok(&[]), one);
+    assert_eq!(two.sql("select count(*) from pg_class where relname = 'lost'"), "0");
+
     // Both are told to follow: a hand-over that was cut short. That is said, and nobody guesses.
-    let settings = example.state.path().join(format!("podgres/{}/{}/podgres.toml", example.name, one.name));
     docker_ok(&["stop", &one.name]);
-    std::fs::write(&settings, format!("standby-of = \"host={}\"\n", two.name)).unwrap();
+    std::fs::write(settings(one), format!("standby-of = \"host={}\"\n", two.name)).unwrap();
     assert!(example.refused(&[]).contains("both are standbys"));
     assert!(one.exec(&["podgres", "promote"]).status.success());
     leads(example.ok(&[]), one);

@@ -290,7 +290,9 @@ fn a_primary_by_its_settings_forgets_over_whom_it_was_promoted() {
     drop(a);
     assert!(b.exec(&["podgres", "promote"]).status.success());
     config.put("podgres.toml", 0o644, "");
-    assert!(b.exec(&["podgres", "reload"]).status.success());
+    let reloaded = b.exec(&["podgres", "reload"]);
+    assert!(reloaded.status.success(), "{}", stderr(&reloaded));
+    assert!(!stdout(&reloaded).contains("restart"), "{}", stdout(&reloaded));
     b.signal("TERM");
     assert_eq!(b.wait(), 0);
     // It is to follow, and its source is not there yet: that makes no primary of it.

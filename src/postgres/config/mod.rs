@@ -251,6 +251,12 @@ impl Config {
         self.inputs.owned = owned;
     }
 
+    /// Takes back what podgres owns on a standby, which has become a primary. What only a start can change stays until then:
+    /// it means nothing to a primary, and taken back it would be reported as waiting for a restart.
+    pub fn disown_standby(&mut self) {
+        self.inputs.owned.retain(|(name, _)| *name == "recovery_target_timeline");
+    }
+
     /// Sets the role that podgres' own rules in `pg_hba.conf` let in. It takes effect with the next start or reload.
     pub fn set_replication_user(&mut self, user: Option<String>) {
         self.inputs.replication_user = user;
