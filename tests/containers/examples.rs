@@ -188,6 +188,8 @@ fn a_pair_has_one_primary_whatever_is_stopped_killed_and_started_in_whatever_ord
     }
     docker_ok(&["stop", &two.name]);
     std::fs::write(settings(two), format!("standby-of = \"host={}\"\n", one.name)).unwrap();
+    two.start_again();
+    wait_for("a new clone to be begun", || two.exec(&["podgres", "reinit"]).status.success().then_some(()));
     leads(example.ok(&[]), one);
     assert_eq!(two.sql("select count(*) from pg_class where relname = 'lost'"), "0");
 
