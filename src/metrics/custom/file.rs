@@ -3,50 +3,39 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
-use super::version::Range;
+use super::{
+    version::Range,
+    yaml::{self, Mistake, Node},
+};
 
 /// A query and what its columns mean.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Query {
     /// One statement.
     pub(super) query: String,
-    /// postgres_exporter: once for the server, not once for each database that it discovered. That is always so here.
-    #[serde(default, rename = "master")]
-    _master: bool,
     /// Only on a primary.
-    #[serde(default)]
     pub(super) primary: bool,
     /// For how long an answer is good.
-    #[serde(default)]
     pub(super) cache_seconds: u32,
     /// With which versions.
-    #[serde(default)]
     pub(super) runonserver: Option<Range>,
     /// In which databases, by names and patterns; none: in `postgres`.
-    #[serde(default)]
     pub(super) target_databases: Vec<String>,
     /// Its columns.
     pub(super) metrics: Vec<BTreeMap<Name, Column>>,
 }
 
 /// What a column means.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Column {
     pub(super) usage: Usage,
-    #[serde(default)]
     pub(super) description: String,
     /// Numbers for the texts of a [`Usage::MappedMetric`].
-    #[serde(default)]
     pub(super) metric_mapping: BTreeMap<String, f64>,
 }
 
 /// What is made of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Usage {
     /// A label of the row's other columns.
     Label,
@@ -64,20 +53,30 @@ pub(super) enum Usage {
     Discard,
 }
 
+const USAGES: [(&str, Usage); 7] = [
+    ("LABEL", Usage::Label),
+    ("GAUGE", Usage::Gauge),
+    ("COUNTER", Usage::Counter),
+    ("HISTOGRAM", Usage::Histogram),
+    ("MAPPEDMETRIC", Usage::MappedMetric),
+    ("DURATION", Usage::Duration),
+    ("DISCARD", Usage::Discard),
+];
+
 /// A name that can be part of a metric's name, or a label.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name(pub(super) String);
 
-impl TryFrom<String> for Name {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
+impl Name {
+    fn of(node: &Node) -> Result<Self, Mistake> {
+        let name = node.text()?;
         let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         match first && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            _ if name.starts_with("podgres_") => Err(format!("{name:?}: names with podgres_ are podgres' own")),
-            true => Ok(Self(name)),
-            false => Err(format!("{name:?} is not a name of letters, digits and _")),
+            _ if name.starts_with("podgres_") => {
+                Err(node.wrong(format_args!("{name:?}: names with podgres_ are podgres' own")))
+            }
+            true => Ok(Self(name.into())),
+            false => Err(node.wrong(format_args!("{name:?} is not a name of letters, digits and _"))),
         }
     }
 }
@@ -89,17 +88,75 @@ pub(super) type Queries = BTreeMap<Name, Query>;
 ///
 /// # Errors
 /// The first mistake, with its line in front.
-pub(super) fn parse(text: &str) -> Result<Queries, String> {
-    let nothing = text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'));
-    if nothing {
-        return Ok(Queries::default());
+pub(super) fn parse(text: &str) -> Result<Queries, Mistake> {
+    let Some(root) = yaml::parse(text)? else { return Ok(Queries::default()) };
+    root.map()?.iter().map(|(key, value)| Ok((Name::of(key)?, query(key, value)?))).collect()
+}
+
+fn query(name: &Node, node: &Node) -> Result<Query, Mistake> {
+    let mut query = Query::default();
+    for (key, value) in node.map()? {
+        match key.text()? {
+            "query" => query.query = value.text()?.into(),
+            // postgres_exporter: once for the server, not once for each database that it discovered. That is always so
+            // here.
+            "master" => drop(value.parsed::<bool>(YES_OR_NO)?),
+            "primary" => query.primary = value.parsed(YES_OR_NO)?,
+            "cache_seconds" => query.cache_seconds = value.parsed("a whole number of seconds")?,
+            "runonserver" => {
+                let range = Range::try_from(value.text()?.to_string()).map_err(|e| value.wrong(e))?;
+                query.runonserver = Some(range);
+            }
+            "target_databases" => {
+                let names = value.list()?.iter().map(|n| n.text().map(String::from));
+                query.target_databases = names.collect::<Result<_, _>>()?;
+            }
+            "metrics" => query.metrics = value.list()?.iter().map(columns).collect::<Result<_, _>>()?,
+            other => {
+                return Err(key.wrong(format_args!(
+                    "{other:?} is none of query, master, primary, cache_seconds, runonserver, target_databases, metrics"
+                )));
+            }
+        }
     }
-    serde_saphyr::from_str(text).map_err(|error| {
-        let line = error.location().map(|l| format!("{}: ", l.line())).unwrap_or_default();
-        // The first line says it; a picture of the file follows.
-        let what = error.without_snippet().to_string();
-        let what = what.lines().next().unwrap_or_default();
-        format!("{line}{}", what.rsplit_once(" at line ").map_or(what, |(text, _)| text))
+    match () {
+        () if query.query.is_empty() => Err(name.wrong("its query is missing")),
+        () if query.metrics.is_empty() => Err(name.wrong("its metrics are missing")),
+        () => Ok(query),
+    }
+}
+
+const YES_OR_NO: &str = "true or false";
+
+fn columns(node: &Node) -> Result<BTreeMap<Name, Column>, Mistake> {
+    node.map()?.iter().map(|(key, value)| Ok((Name::of(key)?, column(key, value)?))).collect()
+}
+
+fn column(name: &Node, node: &Node) -> Result<Column, Mistake> {
+    let (mut found, mut description, mut metric_mapping) = (None, String::new(), BTreeMap::new());
+    for (key, value) in node.map()? {
+        match key.text()? {
+            "usage" => found = Some(usage(value)?),
+            "description" => description = value.text()?.into(),
+            "metric_mapping" => {
+                let number = |(k, v): &(Node, Node)| Ok((k.text()?.to_string(), v.parsed("a number")?));
+                metric_mapping = value.map()?.iter().map(number).collect::<Result<_, Mistake>>()?;
+            }
+            other => {
+                return Err(key.wrong(format_args!("{other:?} is none of usage, description, metric_mapping")));
+            }
+        }
+    }
+    let usage = found.ok_or_else(|| name.wrong("its usage is missing"))?;
+    Ok(Column { usage, description, metric_mapping })
+}
+
+fn usage(node: &Node) -> Result<Usage, Mistake> {
+    let text = node.text()?;
+    let found = USAGES.iter().find(|(name, _)| *name == text).map(|(_, usage)| *usage);
+    found.ok_or_else(|| {
+        let names = USAGES.map(|(name, _)| name).join(", ");
+        node.wrong(format_args!("{text:?} is none of {names}"))
     })
 }
 
@@ -143,7 +200,7 @@ app_orders:
             (">=15.0.0", "new", "8: ", "range of versions"),
             ("app_orders", "app-orders", "3: ", "app-orders"),
             ("app_orders", "podgres_orders", "3: ", "own"),
-            ("cache_seconds: 30", "cache_seconds: soon", "7: ", "u32"),
+            ("cache_seconds: 30", "cache_seconds: soon", "7: ", "whole number"),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.starts_with(line) && error.contains(word), "{from} → {to}: {error}");

@@ -10,6 +10,7 @@ mod convert;
 mod file;
 mod run;
 mod version;
+mod yaml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

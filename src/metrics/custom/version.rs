@@ -1,11 +1,8 @@
 //! Version ranges, as `runonserver` has them: `>=15.0.0 <17 || 18.x`. Comparisons in a row must all hold, or all of another
 //! row after `||` (<https://pkg.go.dev/github.com/blang/semver#ParseRange>).
 
-use serde::Deserialize;
-
 /// A range.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Range(Vec<Vec<(Operator, Vec<u32>)>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
