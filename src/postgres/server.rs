@@ -87,7 +87,7 @@ impl Server {
 
         let mut command = command(launch);
         command.args(&launch.arguments);
-        for (name, value) in owned_settings(kind, &log_dir) {
+        for (name, value) in owned_settings(kind, &log_dir, &launch.pgdata) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         if let Some(dir) = other_socket_dir(launch) {
@@ -168,6 +168,8 @@ pub fn role(pgdata: &Path, pid: nix::unistd::Pid) -> Option<Role> {
 pub fn command(launch: &Launch) -> Command {
     let mut command = Command::new(launch.bindir.program("postgres"));
     command.arg("-D").arg(&launch.pgdata).current_dir("/").stdin(Stdio::null());
+    // Or a file that names another one would win.
+    command.arg("-c").arg(format!("data_directory={}", launch.pgdata.display()));
     // A group of its own: Ctrl-C at a terminal is for the manager, which knows what to make of it.
     command.process_group(0);
     clean_environment(&mut command);
@@ -191,9 +193,10 @@ pub fn clean_environment(command: &mut Command) {
     }
 }
 
-/// The settings that podgres must own to keep its promise about logs: given last on the command line, where nothing
+/// The settings that podgres must own to keep its promise about logs, and to be sure that PostgreSQL runs on the directory
+/// that is locked and not on one that a `data_directory` in some file names: given last on the command line, where nothing
 /// overrides them. Whoever sets them in `postgresql.conf` finds them in `pg_settings` with source "command line".
-fn owned_settings(kind: logs::Kind, log_dir: &Path) -> Vec<(&'static str, String)> {
+fn owned_settings(kind: logs::Kind, log_dir: &Path, pgdata: &Path) -> Vec<(&'static str, String)> {
     let destination = match kind {
         logs::Kind::Json => "jsonlog",
         logs::Kind::Csv => "csvlog",
@@ -208,6 +211,7 @@ fn owned_settings(kind: logs::Kind, log_dir: &Path) -> Vec<(&'static str, String
         ("log_rotation_size", "0".into()),
         ("log_truncate_on_rotation", "off".into()),
         ("log_timezone", "UTC".into()),
+        ("data_directory", pgdata.display().to_string()),
     ]
 }
 

@@ -465,3 +465,38 @@ fn a_mistake_in_the_settings_file_keeps_the_old_settings() {
     a.signal("USR2");
     wait_for("the new settings", || a.stdout().contains("shutdown_timeout: 8s").then_some(()));
 }
+
+#[test]
+fn a_mistake_keeps_no_standby_from_its_source() {
+    let (cluster, va, vb) = (Cluster::new(17), Volume::new(), Volume::new());
+    let a = cluster.primary(&va);
+    let follows = format!("standby-of = \"host={}\"\n", a.name);
+    let config = Files::new(&[("podgres.toml", 0o644, &follows), ("postgresql.conf", 0o644, "work_mem = 5MB\n")]);
+    let b = cluster.member(&vb, &["-v", &config.at("/etc/podgres")], &[]).ready();
+    b.signal("TERM");
+    assert_eq!(b.wait(), 0);
+    // It starts without its source, since that cannot be asked, and with a mistake that comes later.
+    a.pause();
+    b.start_again();
+    b.wait_for_message("without its source");
+    config.put("postgresql.conf", 0o644, "work_mem = 6MB\nwrk_mem = 1\n");
+    wait_for_problem(&b, "/etc/podgres/postgresql.conf:2");
+    a.unpause();
+    b.wait_ready();
+    assert_eq!(b.sql("show work_mem"), "5MB");
+    wait_for_problem(&b, "/etc/podgres/postgresql.conf:2");
+    config.put("postgresql.conf", 0o644, "work_mem = 6MB\n");
+    wait_for_no_problem(&b);
+    assert_eq!(b.sql("show work_mem"), "6MB");
+}
+
+#[test]
+fn a_file_that_names_another_data_directory_leads_nowhere_else() {
+    let elsewhere = "data_directory = '/tmp/elsewhere'\nlog_min_messages = panic\n";
+    let config = Files::new(&[("postgresql.conf", 0o644, elsewhere)]);
+    let a = with(15, &config, &[], &[]).ready();
+    assert_eq!(a.sql("show data_directory"), a.shell("echo $PGDATA"));
+    // And what a file does to the log hides no mistake.
+    config.put("postgresql.conf", 0o644, &format!("{elsewhere}wrk_mem = 1\n"));
+    wait_for_problem(&a, "/etc/podgres/postgresql.conf:3: unrecognized configuration parameter");
+}

@@ -253,6 +253,15 @@ impl Container {
         docker_ok(&["kill", "--signal", name, &self.name]);
     }
 
+    /// Freezes it. The kernel may not manage to at once, while something in it waits for a disk.
+    pub fn pause(&self) {
+        wait_for(&format!("{} to freeze", self.name), || docker(&["pause", &self.name]).status.success().then_some(()));
+    }
+
+    pub fn unpause(&self) {
+        docker_ok(&["unpause", &self.name]);
+    }
+
     pub fn is_running(&self) -> bool {
         self.inspect("{{.State.Running}}") == "true"
     }

@@ -475,13 +475,13 @@ fn a_manager_that_is_killed_while_it_looks_at_its_source_looks_again() {
     let (a, b) = pair(&cluster, [&va, &vb]);
     b.signal("TERM");
     assert_eq!(b.wait(), 0);
-    docker_ok(&["pause", &a.name]);
+    a.pause();
     b.start_again();
     b.wait_for_message("joining");
     b.signal("KILL");
     b.wait();
     b.start_again();
-    docker_ok(&["unpause", &a.name]);
+    a.unpause();
     b.wait_ready();
     a.sql("insert into t values ('more')");
     wait_caught_up(&a, &b);
@@ -491,7 +491,7 @@ fn a_manager_that_is_killed_while_it_looks_at_its_source_looks_again() {
 fn a_frozen_source_keeps_no_standby_from_its_reads() {
     let (cluster, va, vb) = (Cluster::new(17), Volume::new(), Volume::new());
     let (a, b) = pair(&cluster, [&va, &vb]);
-    docker_ok(&["pause", &a.name]);
+    a.pause();
     b.signal("TERM");
     assert_eq!(b.wait(), 0);
     b.start_again();
@@ -503,7 +503,7 @@ fn a_frozen_source_keeps_no_standby_from_its_reads() {
         },
     );
     assert_eq!((b.http("/readyz").0, b.http("/livez").0), (503, 200));
-    docker_ok(&["unpause", &a.name]);
+    a.unpause();
     b.wait_ready();
     wait_caught_up(&a, &b);
 }
@@ -610,11 +610,11 @@ fn a_standby_that_is_ahead_of_a_lagging_source_waits_for_it() {
     docker_ok(&["network", "disconnect", &cluster.network.0, &b.name]);
     a.sql("insert into t select repeat('x', 1000) from generate_series(1, 50000)");
     wait_caught_up(&a, &c);
-    docker_ok(&["pause", &a.name]);
+    a.pause();
     docker_ok(&["network", "connect", &cluster.network.0, &b.name]);
     config.put("podgres.toml", 0o644, &format!("standby-of = \"host={}\"\n", b.name));
     wait_for("the reason", || stdout(&c.exec(&["podgres", "status"])).contains("behind this standby").then_some(()));
-    docker_ok(&["unpause", &a.name]);
+    a.unpause();
     c.wait_ready();
     a.sql("insert into t values ('last')");
     wait_caught_up(&a, &c);

@@ -51,8 +51,18 @@ pub(super) async fn run(command: &mut Command, children: &Children) -> io::Resul
 }
 
 /// Arguments that make what PostgreSQL says readable for us, whatever the configuration does to its log.
-pub(super) const READABLE: [&str; 6] =
-    ["-c", "lc_messages=C", "-c", "log_line_prefix=", "-c", "log_error_verbosity=default"];
+pub(super) const READABLE: [&str; 10] = [
+    "-c",
+    "lc_messages=C",
+    "-c",
+    "log_line_prefix=",
+    "-c",
+    "log_error_verbosity=default",
+    "-c",
+    "log_min_messages=warning",
+    "-c",
+    "log_destination=stderr",
+];
 
 /// Where a value may come from that PostgreSQL complains of.
 pub(super) struct Sources<'a> {

@@ -53,7 +53,7 @@ pub(super) async fn reload(
     }
     let files = match UserFiles::read(layers, &layers.launch.pgdata) {
         Ok(files) => files,
-        Err(mistake) => return refused(before, &Refused::one(mistake)),
+        Err(mistake) => return keep_old(job, live, running, before, &Refused::one(mistake)).await,
     };
     let same = live.installed.as_ref().is_some_and(|i| i.files == files && i.inputs == job.inputs);
     if only_changes && (same || live.rejected == Some(files.fingerprint())) {
@@ -62,12 +62,24 @@ pub(super) async fn reload(
         return Reloaded { answer: None, report };
     }
     if let Err(error) = start::validate(layers, &job.inputs, &files, &job.children).await {
-        return refused(before, &error);
+        return keep_old(job, live, running, before, &error).await;
     }
-    match install(job, live, running, files, before).await {
+    match install(job, live, running, files, false, before).await {
         Ok((report, text)) => Reloaded { answer: Some(Ok(text)), report: Some(report) },
-        Err(error) => refused(before, &error),
+        Err(error) => keep_old(job, live, running, before, &error).await,
     }
+}
+
+/// The user's new files are refused. What podgres itself wants of the configuration by now takes effect all the same, with
+/// the files that are in use: a standby must not miss its source over somebody's slip of the pen.
+async fn keep_old(job: &Job, live: &mut Live, running: &Running, before: &Report, error: &Refused) -> Reloaded {
+    let old = live.installed.as_ref().filter(|i| i.inputs != job.inputs).map(|i| i.files.clone());
+    if let Some(files) = old
+        && let Err(more) = install(job, live, running, files, true, before).await
+    {
+        tracing::error!("podgres' own settings cannot be put into PostgreSQL's files: {more}");
+    }
+    refused(before, error)
 }
 
 fn refused(before: &Report, error: &Refused) -> Reloaded {
@@ -80,19 +92,20 @@ fn refused(before: &Report, error: &Refused) -> Reloaded {
     Reloaded { answer: Some(Err(text)), report }
 }
 
-/// Puts good files in use. `pg_hba.conf` can only be tried by the running server, which reads it where it is to be.
+/// Puts good files in use; `copied`: as they were when they were read, not as they are now. `pg_hba.conf` can only be tried by the running server, which reads it where it is to be.
 async fn install(
     job: &Job,
     live: &mut Live,
     running: &Running,
     files: UserFiles,
+    copied: bool,
     before: &Report,
 ) -> Result<(Report, String), Refused> {
     let layers = &*job.layers;
     let dir = layers.dir();
     let failed = |e: std::io::Error| cannot_write(&dir, &e);
     let defaults = layers.defaults(&files);
-    let content = job.inputs.content(&files, &defaults, false);
+    let content = job.inputs.content(&files, &defaults, copied);
     content.write_rules(&dir).map_err(failed)?;
     let mut notes = Vec::new();
     match wrong_rules(running, &files).await {
