@@ -45,7 +45,7 @@ start() {
     local name=$1
     shift
     running "$name" && return
-    setsid "$@" >"$state/log/$name.log" 2>&1 </dev/null 9>&- &
+    setsid "$@" >>"$state/log/$name.log" 2>&1 </dev/null 9>&- &
     echo "$! $(born $!)" >"$state/pid/$name"
 }
 

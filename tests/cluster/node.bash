@@ -16,23 +16,15 @@ start_controllers() {
         --bind-address=127.0.0.1 --secure-port=28257 --port=0 --leader-elect=false --controllers='*' \
         --use-service-account-credentials=true "--service-account-private-key-file=$pki/sa.key" "--root-ca-file=$pki/ca.crt" \
         "--cluster-signing-cert-file=$pki/ca.crt" "--cluster-signing-key-file=$pki/ca.key" \
-        --enable-hostpath-provisioner=true --node-monitor-period=1s --node-monitor-grace-period=8s \
+        "--flex-volume-plugin-dir=$state/volume-plugins" --enable-hostpath-provisioner=true --node-monitor-period=1s --node-monitor-grace-period=8s \
         --feature-gates=BoundServiceAccountTokenVolume=true
     kubeconfig=$(client kube-scheduler)
     start kube-scheduler "$bin/kube-scheduler" "$kubeconfig" "--authentication-${kubeconfig#--}" "--authorization-${kubeconfig#--}" \
         --bind-address=127.0.0.1 --secure-port=28259 --port=0 --leader-elect=false
 }
 
-# Service addresses must not leave the machine while kube-proxy has no rule for them yet: they go to an empty bridge.
-start_services() {
-    if ! ip link show "$service_bridge" >/dev/null 2>&1; then
-        ip link add "$service_bridge" type bridge
-        ip link set "$service_bridge" up
-        ip route add "$service_network" dev "$service_bridge"
-    fi
-    start dns python3 "$here/dns.py" "$address" "$bin/kubectl" "$kubeconfig" "$state/dns"
-    client kube-proxy >/dev/null
-    cat >"$state/kube-proxy.yaml" <<YAML
+proxy_configuration() {
+    cat <<YAML
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 clientConnection: {kubeconfig: $state/kube-proxy.kubeconfig}
@@ -46,15 +38,24 @@ oomScoreAdj: 0
 # The limits of connection tracking are this machine's, not ours to change.
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 YAML
+}
+
+# Service addresses must not leave the machine while kube-proxy has no rule for them yet: they go to an empty bridge.
+start_services() {
+    if ! ip link show "$service_bridge" >/dev/null 2>&1; then
+        ip link add "$service_bridge" type bridge
+        ip link set "$service_bridge" up
+        ip route add "$service_network" dev "$service_bridge"
+    fi
+    start dns python3 "$here/dns.py" "$address" "$bin/kubectl" "$kubeconfig" "$state/dns"
+    client kube-proxy >/dev/null
+    # It watches this file and exits when somebody writes to it.
+    running kube-proxy || proxy_configuration >"$state/kube-proxy.yaml"
     start kube-proxy "$bin/kube-proxy" "--config=$state/kube-proxy.yaml"
 }
 
-start_kubelet() {
-    docker image inspect "$pause_image" >/dev/null 2>&1 ||
-        tar -C "$bin" -c pause | docker import --change 'ENTRYPOINT ["/pause"]' - "$pause_image" >"$state/log/pause.log"
-    local kubeconfig
-    kubeconfig=$(client kubelet)
-    cat >"$state/kubelet.yaml" <<YAML
+kubelet_configuration() {
+    cat <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: $address
@@ -66,7 +67,7 @@ authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {c
 authorization: {mode: Webhook}
 tlsCertFile: $pki/kubelet.crt
 tlsPrivateKeyFile: $pki/kubelet.key
-volumePluginDir: $state/kubelet/volume-plugins
+volumePluginDir: $state/volume-plugins
 cgroupDriver: $(docker info --format '{{.CgroupDriver}}')
 failSwapOn: false
 oomScoreAdj: 0
@@ -81,6 +82,14 @@ nodeStatusUpdateFrequency: 2s
 syncFrequency: 5s
 featureGates: {BoundServiceAccountTokenVolume: true}
 YAML
+}
+
+start_kubelet() {
+    local kubeconfig
+    docker image inspect "$pause_image" >/dev/null 2>&1 ||
+        tar -C "$bin" -c pause | docker import --change 'ENTRYPOINT ["/pause"]' - "$pause_image" >"$state/log/pause.log"
+    kubeconfig=$(client kubelet)
+    kubelet_configuration >"$state/kubelet.yaml"
     start kubelet "$bin/kubelet" "$kubeconfig" "--config=$state/kubelet.yaml" "--hostname-override=$node_name" "--node-ip=$address" \
         "--root-dir=$state/kubelet" "--cert-dir=$state/kubelet/pki" "--experimental-dockershim-root-directory=$state/dockershim" \
         --container-runtime=docker "--docker-endpoint=${DOCKER_HOST:-unix:///var/run/docker.sock}" \
