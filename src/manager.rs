@@ -101,6 +101,8 @@ pub struct Manager {
     server: Option<Server>,
     cancel: cell::Sender<bool>,
     config: Config,
+    /// Whether the user's files may have changed while PostgreSQL could not be told.
+    files_changed: bool,
     /// The part of the settings that is about other members.
     peers: Peers,
     reporter: Reporter,
@@ -137,6 +139,7 @@ impl Manager {
             tasks: Tasks::default(),
             link: Link::default(),
             archive: None,
+            files_changed: false,
             config,
             plan,
             runner,
@@ -180,6 +183,9 @@ impl Manager {
                 }
                 self.decide(input);
                 self.take_up_role();
+                if matches!(self.memory.phase, Phase::Running { .. }) && std::mem::take(&mut self.files_changed) {
+                    self.files_changed();
+                }
             }
             Event::Prepared(prepared) => self.start(prepared),
             Event::Reloaded(reloaded) => reloaded.report.into_iter().for_each(|r| self.config.set_report(r)),
@@ -340,7 +346,8 @@ impl Manager {
                 let settings = self.reload_settings();
                 self.reload_files(settings, true, None);
             }
-            _ => self.decide(Input::Signal(crate::pid1::Signal::Hup)),
+            // Looked at when it is ready, and then only if something has changed since it was started.
+            _ => self.files_changed = true,
         }
     }
 

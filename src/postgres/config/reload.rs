@@ -108,14 +108,18 @@ async fn install(
     let content = job.inputs.content(&files, &defaults, copied);
     content.write_rules(&dir).map_err(failed)?;
     let mut notes = Vec::new();
+    let rejected = !copied && live.rejected == Some(files.fingerprint());
     match wrong_rules(running, &files).await {
-        Ok(mistakes) if mistakes.is_empty() => {}
-        Ok(mistakes) => {
+        Ok(mistakes) if rejected || !mistakes.is_empty() => {
             if let Some(old) = &live.installed {
                 old.inputs.content(&old.files, &old.defaults, true).write_rules(&dir).map_err(failed)?;
             }
-            return Err(Refused { mistakes, exit: super::EX_CONFIG });
+            return Err(match mistakes.is_empty() {
+                true => Refused::one(Mistake { place: None, text: start::ENDED_EARLY.into() }),
+                false => Refused { mistakes, exit: super::EX_CONFIG },
+            });
         }
+        Ok(_) => {}
         Err(error) => notes.push(format!("pg_hba.conf could not be checked before its use: {error}")),
     }
     content.write_settings(&dir).map_err(failed)?;

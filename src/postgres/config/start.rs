@@ -45,6 +45,9 @@ pub(super) async fn prepare(job: &Job, live: &mut Live) -> Result<Started, Refus
     Ok(Started { arguments, unproven, report })
 }
 
+/// What is wrong with a configuration that only a start finds wrong.
+pub(super) const ENDED_EARLY: &str = "PostgreSQL ended before it was ready with it; its own lines in the log say why";
+
 struct Choice {
     files: UserFiles,
     /// Whether these are the last that worked, in place of the user's present ones.
@@ -63,8 +66,7 @@ async fn choose(job: &Job, live: &mut Live) -> Result<Choice, Refused> {
         }
         Ok(files) if rejected == Some(files.fingerprint()) => {
             let changes = proven.as_ref().map(|p| files.changes_from(p).join(", ")).unwrap_or_default();
-            let text = "PostgreSQL ended before it was ready with it; its own lines in the log say why";
-            Refused::one(Mistake { place: None, text: format!("{text}; what is new in it: {changes}") })
+            Refused::one(Mistake { place: None, text: format!("{ENDED_EARLY}; what is new in it: {changes}") })
         }
         Ok(files) => match validate(layers, &job.inputs, &files, &job.children).await {
             Ok(()) => return Ok(Choice { files, fallback: false, refused: Vec::new() }),
