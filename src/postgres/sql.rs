@@ -198,6 +198,7 @@ async fn facts_of(client: &Client) -> Result<Facts, Error> {
     })
 }
 
+/// A primary says where it is with the WAL that it sends, and to a standby that has all of it nothing for half a minute.
 /// The checkpoint of a new primary comes later than its new timeline, in whose files' names that is already.
 const FACTS: &str = "
 select case when pg_is_in_recovery()
@@ -206,8 +207,9 @@ select case when pg_is_in_recovery()
             else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 end,
        (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end)::text,
        exists (select from pg_stat_wal_receiver where status = 'streaming'),
-       (select case when latest_end_lsn is not null then greatest(0, latest_end_lsn - pg_last_wal_replay_lsn()) end::int8
-          from pg_stat_wal_receiver where status = 'streaming'),
+       (select case when known.lsn is not null then greatest(0, known.lsn - pg_last_wal_replay_lsn()) end::int8
+          from pg_stat_wal_receiver, coalesce(latest_end_lsn, pg_last_wal_receive_lsn()) known(lsn)
+         where status = 'streaming'),
        exists (select from pg_settings where pending_restart),
        current_setting('server_version'),
        (select system_identifier::text from pg_control_system())";
