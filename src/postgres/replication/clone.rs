@@ -13,7 +13,10 @@ use std::{
     rc::Rc,
 };
 
-use super::source::{self, Source};
+use super::{
+    divergence::Refusal,
+    source::{self, Source},
+};
 use crate::{
     pid1::{Exit, KillOnDrop, Runner},
     postgres::{
@@ -64,16 +67,8 @@ pub enum Error {
         theirs: u32,
     },
     /// It is another cluster.
-    #[error(
-        "the source is another cluster: its system identifier is {theirs}, that of the data directory is {ours}. \
-         Correct standby-of, or empty the data directory to clone from this source. Nothing was changed"
-    )]
-    OtherCluster {
-        /// The data directory's.
-        ours: u64,
-        /// The source's.
-        theirs: u64,
-    },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The volume is too small.
     #[error(
         "the clone needs {} MB and {} has {} MB free: enlarge the volume, or make room on it", needed >> 20, dir.display(), free >> 20
@@ -113,7 +108,7 @@ pub enum Error {
 impl Error {
     /// Whether trying again cannot help: somebody has to change something first.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::OtherMajor { .. } | Self::OtherCluster { .. })
+        matches!(self, Self::OtherMajor { .. } | Self::Refused(_))
     }
 }
 
@@ -168,7 +163,7 @@ async fn check(plan: &Plan) -> Result<(), Error> {
     }
     match plan.system_identifier {
         Some(ours) if ours != identity.system_identifier => {
-            Err(Error::OtherCluster { ours, theirs: identity.system_identifier })
+            Err(Refusal::OtherCluster { ours, theirs: identity.system_identifier }.into())
         }
         _ => Ok(()),
     }
