@@ -1,7 +1,7 @@
 //! The loop's part in replication: jobs that make a standby, the tasks that a role brings with it, what a standby is told
 //! of its source.
 
-use std::{fs::File, io, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use tokio::task::{AbortHandle, spawn_local};
 
@@ -9,7 +9,7 @@ use super::{Event, Manager, watch};
 use crate::{
     lifecycle::{Failure, Input, Job, Limits, Phase, Reason, Role},
     postgres::{
-        controldata, initialise,
+        controldata, datadir, initialise,
         lock::DirLock,
         replication::{
             clone,
@@ -86,8 +86,7 @@ pub(super) fn replication_user(settings: &Settings) -> Option<String> {
 /// Makes a standby of a data directory: PostgreSQL starts in recovery and stays there.
 pub(super) fn mark(pgdata: &Path) -> io::Result<()> {
     if !pgdata.join("recovery.signal").exists() && !pgdata.join("standby.signal").exists() {
-        File::create(pgdata.join("standby.signal"))?.sync_all()?;
-        File::open(pgdata)?.sync_all()?;
+        return datadir::make_standby(pgdata);
     }
     Ok(())
 }

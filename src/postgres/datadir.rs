@@ -146,6 +146,28 @@ fn examples(names: &[String]) -> String {
     if names.len() > 3 { format!("{shown}, …") } else { shown }
 }
 
+/// Whether something is mounted at `path`. A bind mount has the device number of its surroundings; only the list of mounts
+/// tells.
+pub(super) fn is_mount_point(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|l| l.split(' ').nth(4).is_some_and(|m| Path::new(m) == path))
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Makes a standby of a data directory, durably: PostgreSQL starts in recovery and stays there
+/// (<https://www.postgresql.org/docs/current/warm-standby.html#FILE-STANDBY-SIGNAL>).
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn make_standby(path: &Path) -> io::Result<()> {
+    fs::File::create(path.join("standby.signal"))?.sync_all()?;
+    sync(path)
+}
+
 /// Gives a data directory the permissions that PostgreSQL insists on (0700 or 0750), which an `fsGroup` or a copied
 /// volume takes away. Returns the mode that was corrected.
 ///

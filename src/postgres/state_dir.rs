@@ -14,6 +14,8 @@ use std::{
 
 use nix::unistd::{AccessFlags, access};
 
+use super::datadir::{is_mount_point, sync};
+
 /// The directory. It is made when something is first written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir {
@@ -83,12 +85,6 @@ fn beside(pgdata: &Path) -> Option<PathBuf> {
     access(parent, AccessFlags::W_OK | AccessFlags::X_OK).ok().map(|()| path)
 }
 
-/// A bind mount has the device number of its surroundings; only the list of mounts tells.
-fn is_mount_point(path: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|l| l.split(' ').nth(4).is_some_and(|m| Path::new(m) == path))
-}
-
 /// Makes `dir` and what is missing above it, with durable names.
 fn make(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
@@ -98,10 +94,6 @@ fn make(dir: &Path) -> io::Result<()> {
     make(parent)?;
     fs::DirBuilder::new().mode(0o700).create(dir)?;
     sync(parent)
-}
-
-fn sync(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@
 
 use std::{
     cell::Cell,
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -21,6 +20,7 @@ use crate::{
     pid1::{Exit, KillOnDrop, Runner},
     postgres::{
         bindir::Bindir,
+        datadir,
         lock::DirLock,
         server, space,
         stage::{self, PublishError, Stage, outside::Outside},
@@ -318,8 +318,7 @@ fn become_standby(data: &Path) -> io::Result<()> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    File::create(data.join("standby.signal"))?.sync_all()?;
-    File::open(data)?.sync_all()
+    datadir::make_standby(data)
 }
 
 /// For what may take long on a large directory, so that the loop goes on.

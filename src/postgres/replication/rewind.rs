@@ -6,8 +6,7 @@
 //! know in the directory, so where the note can only be inside (a mount point) nothing is rewound.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -17,7 +16,7 @@ use std::{
 use super::source::{self, Source};
 use crate::{
     pid1::{Exit, KillOnDrop, Runner},
-    postgres::{bindir::Bindir, replication::clone, server, space, stage, state_dir::StateDir},
+    postgres::{bindir::Bindir, datadir, replication::clone, server, space, stage, state_dir::StateDir},
     progress::{self, Reporter},
 };
 
@@ -118,7 +117,8 @@ pub async fn rewind(plan: &Plan) -> Result<(), Error> {
         .map_err(io("cannot note that the data directory is being rewound"))?;
     job.step(format!("rewinding to {}", plan.source.place()));
     run(plan, &mut job).await?;
-    become_standby(&plan.pgdata).map_err(io("cannot make a standby of the rewound data directory"))?;
+    // pg_rewind has written everything else to disk.
+    datadir::make_standby(&plan.pgdata).map_err(io("cannot make a standby of the rewound data directory"))?;
     forget(&plan.pgdata).map_err(io("cannot remove the note that the data directory is being rewound"))
 }
 
@@ -169,12 +169,6 @@ async fn run(plan: &Plan, job: &mut progress::Running) -> Result<(), Error> {
             job.bytes(done, total);
         }
     }
-}
-
-/// pg_rewind has written everything else to disk.
-fn become_standby(pgdata: &Path) -> io::Result<()> {
-    File::create(pgdata.join("standby.signal"))?.sync_all()?;
-    File::open(pgdata)?.sync_all()
 }
 
 /// Keeps a copy of the WAL, in which everything is that the source never had: whoever misses a transaction finds it

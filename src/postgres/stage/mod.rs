@@ -29,7 +29,10 @@ use std::{
 
 pub use recover::{Leftover, recover};
 
-use crate::postgres::lock::{self, DirLock};
+use crate::postgres::{
+    datadir::{is_mount_point, sync},
+    lock::{self, DirLock},
+};
 
 /// A data directory in the making.
 #[derive(Debug)]
@@ -217,17 +220,6 @@ fn can_change_name(pgdata: &Path) -> io::Result<bool> {
     let same_device = fs::metadata(pgdata)?.dev() == fs::metadata(parent)?.dev();
     let content = is_cluster(pgdata) || fs::read_dir(pgdata)?.next().is_none();
     Ok(same_device && !is_mount_point(pgdata) && !pgdata.is_symlink() && content)
-}
-
-/// A bind mount has the device number of its surroundings; only the list of mounts tells.
-fn is_mount_point(path: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|l| l.split(' ').nth(4).is_some_and(|m| Path::new(m) == path))
-}
-
-/// Makes the names in a directory durable.
-fn sync(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
