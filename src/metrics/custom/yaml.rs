@@ -86,7 +86,12 @@ struct Reader<'a>(Parser<'a, StrInput<'a>>);
 impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Span), Mistake> {
         let wrong = |e: ScanError| format!("{}: {}", e.marker().line(), e.info());
-        self.0.next().unwrap_or(Ok((Event::StreamEnd, Span::default()))).map_err(wrong)
+        loop {
+            match self.0.next().unwrap_or(Ok((Event::StreamEnd, Span::default()))).map_err(wrong)? {
+                (Event::Comment(..), _) => {}
+                other => return Ok(other),
+            }
+        }
     }
 
     /// The node that begins with `event`.
