@@ -5,108 +5,24 @@
 //! Everything is read and checked once, before anything is started; what the rest of the program sees are plain types.
 //! This module never touches a data directory.
 
+pub mod kubernetes;
 pub mod official;
 mod replication;
 mod sources;
+mod table;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::postgres::replication::{conninfo, source::Address};
+use kubernetes::Kubernetes;
 use official::{Official, Secret};
 use sources::Sources;
 pub use sources::{Flags, nearest_flag, split_run_arguments};
-
-/// One row of the table of settings.
-#[derive(Debug)]
-pub struct Setting {
-    /// The name: `run-dir` is the flag `--run-dir`, the variable `PODGRES_RUN_DIR` and the file key `run-dir`.
-    pub name: &'static str,
-    /// What a value looks like, for help texts.
-    pub value: &'static str,
-    /// The default, in words where it is not a constant.
-    pub default: &'static str,
-    /// One or two sentences for help texts and the README.
-    pub help: &'static str,
-}
-
-/// The settings that this version has, in the order in which help texts show them.
-pub const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "mode",
-        value: "auto|standalone",
-        default: "auto",
-        help: "How the member finds its cluster. This version knows one way: alone.",
-    },
-    Setting {
-        name: "standby-of",
-        value: "CONNINFO",
-        default: "-",
-        help: "A connection string, such as `host=db1`: this member is a standby of that server. An empty data directory \
-            is cloned from it; one that is there follows it, rewound or cloned anew if it has diverged.",
-    },
-    Setting {
-        name: "replication-user",
-        value: "NAME",
-        default: "podgres",
-        help: "The role that standbys connect as. A primary makes it.",
-    },
-    Setting {
-        name: "replication-password",
-        value: "PASSWORD",
-        default: "derived from the superuser's",
-        help: "Its password. Members that know the same superuser's password need none.",
-    },
-    Setting { name: "replication-password-file", value: "FILE", default: "-", help: "A file that holds it instead." },
-    Setting {
-        name: "slot-retention",
-        value: "DURATION",
-        default: "24h",
-        help: "How long a primary keeps the replication slot, and with it the WAL, of a standby that is gone. \
-            `max_slot_wal_keep_size` bounds it too.",
-    },
-    Setting {
-        name: "shutdown-timeout",
-        value: "DURATION",
-        default: "25s",
-        help: "How long a fast shutdown may take; after it, an immediate one (crash recovery at the next start).",
-    },
-    Setting {
-        name: "postgres-bindir",
-        value: "DIR",
-        default: "found",
-        help: "Where `postgres`, `initdb` and their siblings are. Found: /usr/lib/postgresql/*/bin, then PATH.",
-    },
-    Setting {
-        name: "config-dir",
-        value: "DIR",
-        default: "/etc/podgres",
-        help: "Where your `postgresql.conf`, `pg_hba.conf`, `pg_ident.conf` are, and `podgres.toml`, the file form of \
-            these settings.",
-    },
-    Setting {
-        name: "run-dir",
-        value: "DIR",
-        default: "/run/podgres, else /tmp/podgres-UID, else /dev/shm/podgres-UID",
-        help: "Sockets and other files that need not outlive the container.",
-    },
-    Setting {
-        name: "listen",
-        value: "ADDRESS:PORT",
-        default: "[::]:8008",
-        help: "Where HTTP (probes, status) is served.",
-    },
-    Setting {
-        name: "log-format",
-        value: "json|text",
-        default: "json, on a terminal text",
-        help: "The form of the log lines on stdout.",
-    },
-];
-
-/// The variable form of a setting's name.
-pub fn variable(name: &str) -> String {
-    format!("PODGRES_{}", name.replace('-', "_").to_ascii_uppercase())
-}
+pub use table::{SETTINGS, Setting, variable};
 
 /// Why the settings cannot be used. Found before anything is touched; the process exits with 78 (`EX_CONFIG`).
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -157,6 +73,19 @@ pub enum Error {
          keep the one that holds the value and remove the other"
     )]
     Both(&'static str),
+    /// Settings that are good each, and not together.
+    #[error("{0}")]
+    Together(String),
+    /// Variables that a member in Kubernetes needs, each with the pod's field that gives it.
+    #[error(
+        "mode kubernetes needs {}: set them in the container's env by the downward API \
+         (valueFrom.fieldRef.fieldPath), or set mode to standalone",
+        missing.iter().map(|(name, field)| format!("{name} ({field})")).collect::<Vec<_>>().join(", ")
+    )]
+    Pod {
+        /// Variable and field.
+        missing: Vec<(&'static str, &'static str)>,
+    },
 }
 
 /// The role that standbys use.
@@ -174,6 +103,8 @@ pub struct Replication {
 pub enum Mode {
     /// One member, no cluster manager.
     Standalone,
+    /// By the Kubernetes API.
+    Kubernetes,
 }
 
 /// The form of log lines.
@@ -184,6 +115,8 @@ pub use crate::logs::Format as LogFormat;
 pub struct Settings {
     /// `mode`.
     pub mode: Mode,
+    /// The settings of mode kubernetes; none in another.
+    pub kubernetes: Option<Kubernetes>,
     /// `standby-of`: the source, with the role that is used there.
     pub standby_of: Option<Address>,
     /// `replication-user` and `replication-password`.
@@ -231,10 +164,6 @@ impl Settings {
     /// The first setting that is unknown, unreadable or makes no sense.
     pub fn load(flags: &Flags, environment: &[(String, String)]) -> Result<Self, Error> {
         let sources = Sources::gather(flags, environment)?;
-        let mode = sources.parse("mode", "auto or standalone", |v| match v {
-            "auto" | "standalone" => Some(Mode::Standalone),
-            _ => None,
-        })?;
         let listen =
             sources.parse("listen", "an address and port such as [::]:8008 or 127.0.0.1:8008", parse_listen)?;
         let format = sources.parse("log-format", "json or text", |v| match v {
@@ -244,13 +173,16 @@ impl Settings {
         })?;
         let official = Official::load(environment)?;
         let replication = replication::role(&sources, &official)?;
+        let standby_of = replication::source(&sources, &replication)?;
+        let mode = kubernetes::mode(&sources, environment, Path::new(kubernetes::TOKEN))?;
         Ok(Self {
-            standby_of: replication::source(&sources, &replication)?,
+            kubernetes: kubernetes::load(&sources, environment, mode, standby_of.is_some())?,
+            standby_of,
             replication,
             slot_retention: sources
                 .parse("slot-retention", "a duration such as 24h or 30m", |v| humantime::parse_duration(v).ok())?
                 .unwrap_or(DEFAULT_SLOT_RETENTION),
-            mode: mode.unwrap_or(Mode::Standalone),
+            mode,
             shutdown_timeout: sources
                 .parse("shutdown-timeout", "a duration such as 25s or 500ms, at least 1s", parse_timeout)?
                 .unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),

@@ -1,0 +1,6 @@
+//! Where the cluster's state comes from and goes to.
+
+pub mod identity;
+pub mod kubernetes;
+pub mod notes;
+pub mod peer;
