@@ -5,6 +5,7 @@
 //! that feeds it is [`crate::manager`].
 
 mod event;
+mod goal;
 mod jobs;
 mod memory;
 mod outcomes;
@@ -13,13 +14,17 @@ mod reason;
 use std::time::Duration;
 
 pub use event::{Action, Data, Failure, Input, Look, Repair};
+use goal::{aim, pursue, quit};
 use jobs::{begin, diverged, done, looked, promote, reinit, work};
 use memory::Next;
 pub use memory::{Job, Memory, Phase, Role, Stop};
 pub use outcomes::{Outcome, Outcomes};
 pub use reason::Reason;
 
-use crate::pid1::{Exit, Signal};
+use crate::{
+    ha::Goal,
+    pid1::{Exit, Signal},
+};
 
 /// Time since the manager started, by a clock that never jumps.
 pub type Mono = Duration;
@@ -31,6 +36,8 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
     /// Whether the settings name a source: whether this member is to be a standby.
     pub standby: bool,
+    /// Whether a cluster decides what this member is: nothing is started before [`Input::Aim`].
+    pub clustered: bool,
 }
 
 /// After SIGQUIT the postmaster itself kills its children when five seconds have passed (`SIGKILL_CHILDREN_AFTER_SECS`,
@@ -56,6 +63,8 @@ pub fn step(limits: &Limits, memory: Memory, now: Mono, input: Input) -> (Memory
             let memory = Memory { repairs: 0, job_delay: Duration::ZERO, ..memory };
             nothing(memory)
         }
+        // In a cluster only who has just taken office may do so.
+        Input::Promote if limits.clustered => nothing(memory),
         Input::Promote => promote(memory, now),
         Input::Reinit => reinit(limits, memory, now),
         Input::NotStarted(why) => not_started(memory, now, why),
@@ -67,6 +76,9 @@ pub fn step(limits: &Limits, memory: Memory, now: Mono, input: Input) -> (Memory
         Input::CleanedUp => cleaned_up(memory, now),
         Input::Signal(signal) => signalled(limits, memory, now, signal),
         Input::Restart => restart(limits, memory, now),
+        Input::Aim(aimed) => aim(limits, memory, now, aimed),
+        Input::Quit => quit(limits, memory, now),
+        Input::Discarded => nothing(Memory { data: Data::Empty, ..memory }),
         Input::Timer => timer(memory, now),
     }
 }
@@ -90,7 +102,7 @@ fn start(mut memory: Memory, now: Mono, reason: Reason) -> (Memory, Vec<Action>)
 /// A program that cannot be executed once cannot be executed: unlike a crash there is nothing to wait for, except
 /// where it has run before (the disk or the process table may be full for a while).
 fn not_started(memory: Memory, now: Mono, why: String) -> (Memory, Vec<Action>) {
-    if !memory.was_ready {
+    if !memory.was_ready && memory.goal.is_none() {
         return end(memory, now, 1, Reason::NotStarted(why));
     }
     let (memory, next) = schedule_restart(memory, now);
@@ -122,6 +134,7 @@ fn ready(mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
         actions.push(Action::Promote);
     }
     memory.was_ready = true;
+    memory.failed_starts = 0;
     memory.unproven = false;
     let reason = match (role, memory.promoting) {
         (Role::Primary, Some(since)) => {
@@ -134,6 +147,8 @@ fn ready(mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
     if role == Role::Primary {
         memory.promoting = None;
         memory.standby = false;
+        // From here on the data are a primary's: the next start is one on the same timeline.
+        memory.goal = memory.goal.map(|_| Goal::Primary { direct: true });
     }
     (memory.enter(now, Phase::Running { role }, reason), actions)
 }
@@ -141,6 +156,7 @@ fn ready(mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
 fn exited(mut memory: Memory, now: Mono, exit: Exit) -> (Memory, Vec<Action>) {
     // A promotion that was cut short is still ordered.
     memory.promote_when_ready |= memory.promoting.take().is_some();
+    memory.failed_starts += u32::from(memory.phase == Phase::Starting);
     if memory.unproven && memory.phase == Phase::Starting {
         memory.next = Some(Next::StartAt(now));
         let memory = memory.enter(now, Phase::CleaningUp, Reason::ConfigurationFailed(exit));
@@ -150,16 +166,17 @@ fn exited(mut memory: Memory, now: Mono, exit: Exit) -> (Memory, Vec<Action>) {
         Phase::Stopping { stop, .. } => Some(stop),
         _ => None,
     };
+    let clustered = memory.goal.is_some();
     let (next, reason) = match (memory.next, stopping, exit) {
         // An orderly stop that did not end in order: what PostgreSQL says is worth more than our intention.
         (Some(Next::Exit(0)), Some(_), Exit::Code(code)) => (Next::Exit(code), Reason::Stopped(exit)),
         // Killed by our own SIGINT: it came before the postmaster had a handler for it, so nothing had begun.
         (Some(Next::Exit(0)), Some(Stop::Fast), Exit::Signal(2)) => (Next::Exit(0), Reason::Stopped(exit)),
         (Some(Next::Exit(0)), Some(_), Exit::Signal(n)) => (Next::Exit(128 + n), Reason::Stopped(exit)),
-        (Some(Next::Work(job)), Some(_), _) => (Next::Work(job), memory.reason.clone()),
+        (Some(next @ (Next::Work(_) | Next::Pursue)), Some(_), _) => (next, memory.reason.clone()),
         (Some(next), Some(_), _) => (next, Reason::Stopped(exit)),
-        (_, _, Exit::Code(0)) => (Next::Exit(0), Reason::ShutDownByOthers),
-        (_, _, Exit::Code(code)) if !memory.was_ready => (Next::Exit(code), Reason::NeverReady(exit)),
+        (_, _, Exit::Code(0)) if !clustered => (Next::Exit(0), Reason::ShutDownByOthers),
+        (_, _, Exit::Code(code)) if !memory.was_ready && !clustered => (Next::Exit(code), Reason::NeverReady(exit)),
         _ => {
             let (m, next) = schedule_restart(memory, now);
             memory = m;
@@ -172,7 +189,9 @@ fn exited(mut memory: Memory, now: Mono, exit: Exit) -> (Memory, Vec<Action>) {
 
 /// At once after a steady run, else after a delay that doubles from crash to crash.
 fn schedule_restart(mut memory: Memory, now: Mono) -> (Memory, Next) {
-    let steady = now.saturating_sub(memory.started) >= STEADY;
+    // A cluster's leader that was ready comes back at once, as often as that happens: nobody writes meanwhile.
+    let leads = matches!(memory.goal, Some(Goal::Primary { .. })) && memory.failed_starts == 0;
+    let steady = leads || now.saturating_sub(memory.started) >= STEADY;
     let first = memory.restarts == 0;
     memory.delay = match memory.delay {
         _ if steady || first => Duration::ZERO,
@@ -196,6 +215,8 @@ fn cleaned_up(memory: Memory, now: Mono) -> (Memory, Vec<Action>) {
 fn wait_or_exit(memory: Memory, now: Mono, next: Next, reason: Reason) -> (Memory, Vec<Action>) {
     match next {
         Next::Exit(code) => end(memory, now, code, reason),
+        Next::Pursue => pursue(memory, now, reason),
+        Next::StartAt(at) if at <= now && memory.goal.is_some() => pursue(memory, now, reason),
         Next::StartAt(at) if at <= now => start(memory, now, reason),
         Next::StartAt(until) => nothing(memory.enter(now, Phase::Waiting { until, job: None }, reason)),
         Next::Work(job) => work(memory, now, job, reason),
@@ -222,6 +243,7 @@ fn signalled(limits: &Limits, mut memory: Memory, now: Mono, signal: Signal) -> 
                 nothing(memory)
             }
         },
+        Signal::Usr1 if limits.clustered => nothing(memory),
         Signal::Usr1 => promote(memory, now),
     }
 }
@@ -236,7 +258,7 @@ fn stop(
 ) -> (Memory, Vec<Action>) {
     match memory.phase {
         Phase::Ended { .. } => nothing(memory),
-        Phase::Begun | Phase::Waiting { .. } => end(memory, now, code, reason),
+        Phase::Begun | Phase::Idle | Phase::Waiting { .. } => end(memory, now, code, reason),
         Phase::CleaningUp => {
             memory.next = Some(Next::Exit(code));
             nothing(memory)
@@ -275,10 +297,15 @@ fn restart(limits: &Limits, mut memory: Memory, now: Mono) -> (Memory, Vec<Actio
         Phase::Starting | Phase::Running { .. } => {
             // A source that the settings name by now: what was a primary is to become a standby.
             let joins = limits.standby && !memory.standby;
-            memory.next = Some(if joins { Next::Work(Job::Look) } else { Next::StartAt(now) });
+            memory.next = Some(match joins {
+                _ if memory.goal.is_some() => Next::Pursue,
+                true => Next::Work(Job::Look),
+                false => Next::StartAt(now),
+            });
             memory.repairs = 0;
             order(limits, memory, now, Stop::Fast, Reason::RestartCommanded)
         }
+        Phase::Waiting { job: None, .. } if memory.goal.is_some() => pursue(memory, now, Reason::RestartCommanded),
         Phase::Waiting { job: None, .. } => start(memory, now, Reason::RestartCommanded),
         Phase::Waiting { job: Some(job), .. } => work(memory, now, job, Reason::RestartCommanded),
         _ => nothing(memory),
@@ -309,6 +336,7 @@ fn timer(memory: Memory, now: Mono) -> (Memory, Vec<Action>) {
         Phase::Waiting { job, .. } => {
             let reason = memory.reason.clone();
             match job {
+                None if memory.goal.is_some() => pursue(memory, now, reason),
                 None => start(memory, now, reason),
                 Some(job) => work(memory, now, job, Reason::TryingAgain(job)),
             }

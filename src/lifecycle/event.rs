@@ -1,12 +1,16 @@
 //! What the decision is told, and what it answers.
 
 use super::{Job, Reason, Role, Stop};
-use crate::pid1::{Exit, Signal};
+use crate::{
+    ha::Aim,
+    pid1::{Exit, Signal},
+};
 
 /// What is in the data directory when the manager begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Data {
     /// Nothing.
+    #[default]
     Empty,
     /// A cluster.
     Whole,
@@ -98,6 +102,12 @@ pub enum Input {
     Signal(Signal),
     /// Somebody commands a restart.
     Restart,
+    /// The cluster decided what this member is to be.
+    Aim(Aim),
+    /// What is left of a server that is being stopped is to end at once.
+    Quit,
+    /// What is in the data directory counts as nothing.
+    Discarded,
     /// [`super::Memory::deadline`] has passed.
     Timer,
 }

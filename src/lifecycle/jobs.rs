@@ -3,8 +3,9 @@
 
 use super::{
     Action, Data, EX_CONFIG, FIRST_DELAY, Failure, Job, LONGEST_DELAY, Limits, Look, Memory, Mono, Next, Phase, Reason,
-    Repair, Role, Stop, end, nothing, order, start,
+    Repair, Role, Stop, end, nothing, order, pursue, start,
 };
+use crate::ha::Goal;
 
 pub(super) fn work(mut memory: Memory, now: Mono, job: Job, reason: Reason) -> (Memory, Vec<Action>) {
     memory.next = None;
@@ -13,6 +14,12 @@ pub(super) fn work(mut memory: Memory, now: Mono, job: Job, reason: Reason) -> (
 
 pub(super) fn begin(limits: &Limits, mut memory: Memory, now: Mono, data: Data) -> (Memory, Vec<Action>) {
     memory.standby = limits.standby;
+    memory.data = data;
+    if limits.clustered {
+        memory.goal = Some(Goal::Down);
+        let reason = if data == Data::Empty { Reason::NoData } else { Reason::DataFound };
+        return nothing(memory.enter(now, Phase::Idle, reason));
+    }
     match (data, limits.standby) {
         (Data::Empty, false) => work(memory, now, Job::Initialise, Reason::NoData),
         (Data::Empty, true) => work(memory, now, Job::Clone, Reason::NoData),
@@ -33,8 +40,13 @@ pub(super) fn done(mut memory: Memory, now: Mono, job: Job, result: Result<(), F
     match (job, result) {
         (Job::Initialise, Err(Failure::Final(why))) => end(memory, now, EX_CONFIG, Reason::ConfigurationRefused(why)),
         (Job::Initialise, Err(why)) => end(memory, now, 1, Reason::InitialisationFailed(why.why())),
+        (Job::Initialise, Ok(())) if memory.goal.is_some() => {
+            memory.data = Data::Whole;
+            pursue(memory, now, Reason::Initialised)
+        }
         (Job::Initialise, Ok(())) => start(memory, now, Reason::Initialised),
         (_, Ok(())) => {
+            memory.data = Data::Whole;
             memory.repairs += 1;
             start(memory, now, Reason::JobDone(job))
         }
@@ -51,11 +63,12 @@ pub(super) fn try_again(mut memory: Memory, now: Mono, job: Job, why: String) ->
 }
 
 pub(super) fn cancelled(memory: Memory, now: Mono) -> (Memory, Vec<Action>) {
+    let reason = memory.reason.clone();
     let code = match memory.next {
         Some(Next::Exit(code)) => code,
+        Some(Next::Pursue) => return pursue(memory, now, reason),
         _ => 0,
     };
-    let reason = memory.reason.clone();
     end(memory, now, code, reason)
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Mono, Outcomes, Reason};
+use super::{Data, Mono, Outcomes, Reason};
+use crate::ha::Goal;
 
 /// So many rewinds and clones in a row, without streaming in between, and there is something that another one will not
 /// cure either, while each of them loads the source.
@@ -65,6 +66,8 @@ impl Job {
 pub enum Phase {
     /// Nothing has been started.
     Begun,
+    /// The cluster wants no server here for now.
+    Idle,
     /// A job is being done.
     Working {
         /// Which one.
@@ -106,8 +109,9 @@ pub enum Phase {
 
 impl Phase {
     /// All that [`Phase::name`] can be.
-    pub const NAMES: [&str; 11] = [
+    pub const NAMES: [&str; 12] = [
         "begun",
+        "idle",
         "initialising",
         "joining",
         "cloning",
@@ -124,6 +128,7 @@ impl Phase {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Begun => "begun",
+            Self::Idle => "idle",
             Self::Working { job } | Self::Waiting { job: Some(job), .. } => job.name(),
             Self::Starting => "starting",
             Self::Running { .. } => "running",
@@ -141,6 +146,8 @@ pub(super) enum Next {
     Exit(i32),
     StartAt(Mono),
     Work(Job),
+    /// Whatever the cluster's goal asks for.
+    Pursue,
 }
 
 /// Everything that the decision remembers.
@@ -160,6 +167,12 @@ pub struct Memory {
     pub repairs: u32,
     /// How long the last promotion took, from the order to the first moment at which writes are accepted.
     pub promotion: Option<Duration>,
+    /// What the cluster wants of this member; none: there is no cluster that decides.
+    pub goal: Option<Goal>,
+    /// What is in the data directory.
+    pub data: Data,
+    /// Starts in a row after which PostgreSQL was never ready.
+    pub failed_starts: u32,
     /// How jobs ended so far.
     pub outcomes: Outcomes,
     /// Since when a promotion is ordered that has not happened.
@@ -187,6 +200,9 @@ impl Default for Memory {
             standby: false,
             repairs: 0,
             promotion: None,
+            goal: None,
+            data: Data::Empty,
+            failed_starts: 0,
             outcomes: Outcomes::default(),
             promoting: None,
             next: None,

@@ -3,7 +3,10 @@
 use std::{fmt, time::Duration};
 
 use super::{Job, Stop};
-use crate::pid1::{Exit, Signal};
+use crate::{
+    ha::Goal,
+    pid1::{Exit, Signal},
+};
 
 /// Why the manager is where it is: logged when it changes, shown by `status`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,6 +47,8 @@ pub enum Reason {
     Ready,
     /// A signal said so.
     Told(Signal),
+    /// The cluster wants this of the member.
+    ClusterDecided(Goal),
     /// A command on the control socket said so.
     RestartCommanded,
     /// A standby's replay waits until it has as much of something as its primary.
@@ -88,6 +93,12 @@ impl fmt::Display for Reason {
             Self::ReinitCommanded => write!(f, "a new clone was commanded"),
             Self::Ready => write!(f, "PostgreSQL accepts connections"),
             Self::Told(signal) => write!(f, "SIG{} was received", signal.name()),
+            Self::ClusterDecided(goal) => match goal {
+                Goal::Down => write!(f, "the cluster wants no PostgreSQL here for now"),
+                Goal::Initialise => write!(f, "the cluster is made here"),
+                Goal::Standby => write!(f, "the cluster wants a standby here"),
+                Goal::Primary { .. } => write!(f, "the cluster wants the primary here"),
+            },
             Self::RestartCommanded => write!(f, "a restart was commanded"),
             Self::TooSmall(why) => {
                 write!(f, "replay waits, so the standby is restarted with what its primary has: {why}")
