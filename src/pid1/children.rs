@@ -40,7 +40,14 @@ impl fmt::Display for Exit {
     }
 }
 
-type Table = Rc<RefCell<HashMap<Pid, watch::Sender<Option<Exit>>>>>;
+/// A child that was not reaped yet.
+struct Entry {
+    ended: watch::Sender<Option<Exit>>,
+    /// It lasts as long as the manager does.
+    lasting: bool,
+}
+
+type Table = Rc<RefCell<HashMap<Pid, Entry>>>;
 
 /// The table of children. Clones share it. It belongs to one thread, which makes "spawn, then enter into the table" and
 /// "reap, then take out of the table" indivisible.
@@ -55,10 +62,23 @@ impl Children {
     /// # Errors
     /// What the system said when the program could not be executed.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        self.enter(command, false)
+    }
+
+    /// [`Children::spawn`] for a child that lasts as long as the manager does. Who waits for all children to end does not
+    /// wait for this one, and who gives up all jobs does not mean it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn spawn_lasting(&self, command: &mut Command) -> io::Result<Child> {
+        self.enter(command, true)
+    }
+
+    fn enter(&self, command: &mut Command, lasting: bool) -> io::Result<Child> {
         let child = command.spawn()?;
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         let (ended, exit) = watch::channel(None);
-        self.table.borrow_mut().insert(pid, ended);
+        self.table.borrow_mut().insert(pid, Entry { ended, lasting });
         Ok(Child { pid, exit, table: self.table.clone() })
     }
 
@@ -76,20 +96,20 @@ impl Children {
                 Err(_) => continue,
             };
             match self.table.borrow_mut().remove(&pid) {
-                Some(ended) => drop(ended.send(Some(exit))),
+                Some(entry) => drop(entry.ended.send(Some(exit))),
                 None => orphans += 1,
             }
         }
     }
 
-    /// Whether no child is left.
+    /// Whether no child is left, but lasting ones.
     pub fn is_empty(&self) -> bool {
-        self.table.borrow().is_empty()
+        self.table.borrow().values().all(|child| child.lasting)
     }
 
-    /// Sends `signal` to the process group of every child that leads one. For jobs that are given up.
+    /// Sends `signal` to the process group of every child that leads one, but lasting ones. For jobs that are given up.
     pub fn signal_groups(&self, signal: Signal) {
-        for pid in self.table.borrow().keys() {
+        for (pid, _) in self.table.borrow().iter().filter(|(_, child)| !child.lasting) {
             if nix::unistd::getpgid(Some(*pid)) == Ok(*pid) {
                 let _ = signal::killpg(*pid, signal);
             }
