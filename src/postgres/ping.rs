@@ -29,7 +29,7 @@ pub enum Ping {
     Accepting,
     /// PostgreSQL runs, and rejects connections for now.
     Rejecting,
-    /// Nobody answered in [`TIMEOUT`].
+    /// Nobody answered in time ([`TIMEOUT`], unless said otherwise).
     NoAnswer,
 }
 
@@ -52,16 +52,17 @@ impl Pinger {
         if let Some((_, ping)) = self.latest.filter(|(at, _)| at.elapsed() < FRESH) {
             return ping;
         }
-        let ping = self.ask(socket_dir, port, login).await;
+        let ping = self.ask(socket_dir, port, login, TIMEOUT).await;
         self.latest = Some((Instant::now(), ping));
         ping
     }
 
-    async fn ask(&mut self, socket_dir: &Path, port: u16, login: &Login) -> Ping {
+    /// [`Pinger::ping`] without regard to any earlier answer. It waits for one for `patience`.
+    pub async fn ask(&mut self, socket_dir: &Path, port: u16, login: &Login, patience: Duration) -> Ping {
         let asked = async {
             if self.unwelcome { greet(socket_dir, port).await } else { self.log_in(socket_dir, port, login).await }
         };
-        tokio::time::timeout(TIMEOUT, asked).await.unwrap_or(Ping::NoAnswer)
+        tokio::time::timeout(patience, asked).await.unwrap_or(Ping::NoAnswer)
     }
 
     async fn log_in(&mut self, socket_dir: &Path, port: u16, login: &Login) -> Ping {
