@@ -90,6 +90,14 @@ pub struct Local {
 }
 
 impl Local {
+    /// A session in the database `postgres` that is kept. Callers have a deadline for all they do with it.
+    ///
+    /// # Errors
+    /// When PostgreSQL refuses.
+    pub async fn open(&self) -> Result<Session, Error> {
+        Session::open(&self.socket_dir, self.port, &self.login, "postgres").await
+    }
+
     /// Runs `work` in a session of its own in the database `postgres`, within `deadline` in all. For more than the two
     /// seconds that each statement has, `work` sets its own `statement_timeout`.
     ///
