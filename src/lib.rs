@@ -6,10 +6,12 @@
 //! |---|---|
 //! | [`settings`] | every setting, parsed and checked before anything starts |
 //! | [`cli`] | one file a subcommand; `run` shows how the parts are put together |
-//! | [`pid1`] | signals as values, children, the only place that reaps |
-//! | [`lifecycle`] | the decision: a pure function from what happened to what to do |
+//! | [`pid1`] | signals as values, children, the only place that reaps, the fence that kills all |
+//! | [`ha`] | the decision about the cluster: who leads, who follows, who takes over; pure |
+//! | [`lifecycle`] | the decision about the own server: a pure function from what happened to what to do |
 //! | [`manager`] | the one loop: inputs in, [`lifecycle::step`], actions out |
 //! | [`postgres`] | one PostgreSQL on one data directory: find, lock, initialise, configure, start, stop, ask; and ([`postgres::replication`]) clone, follow, promote, rewind |
+//! | [`cluster`] | who this member is, what it notes of its cluster, how members talk, and ([`cluster::kubernetes`]) the Lease and the pods: watch, read, write, without opinion |
 //! | [`http`] | probes, status, the control socket: they ask the loop and have no opinion |
 //! | [`metrics`] | `/metrics`: the manager's, PostgreSQL's, and those of custom queries |
 //! | [`logs`] | lines from processes and files → one JSON object a line on stdout |
@@ -21,8 +23,13 @@
 //! never waits inside an action: long work (an initialisation, waiting for leftovers) is a task whose end is a value
 //! again. Data flows one way: world → input → step → action → world.
 //!
+//! In a cluster [`ha::step`] decides first, from the Lease, the pods and how this member is, what the own server is to
+//! become; that goal is an input of [`lifecycle::step`] like any other.
+//!
 //! # What always holds
 //!
+//! - In a cluster a server is writable only under a Lease that its own manager wrote, and everything in the container is
+//!   killed before the Lease runs out ([`ha`], [`pid1::fence`]).
 //! - A data directory is used by one manager, and by nobody while any process of an earlier server lives
 //!   ([`postgres::lock`], [`postgres::processes`]).
 //! - Initialisations and clones are atomic: a crash at any point leaves a state that the next start recognises, and
@@ -36,6 +43,8 @@
 //! - Nobody who fails to read our output can stall PostgreSQL ([`logs`]).
 
 pub mod cli;
+pub mod cluster;
+pub mod ha;
 pub mod http;
 pub mod lifecycle;
 pub mod logs;

@@ -1,6 +1,8 @@
 //! The one loop: signals, ends of processes, timers, commands and finished jobs come in as values, [`step`] decides, its
 //! actions go out. The loop never waits inside an action, so a signal is heard at once whatever is going on.
 
+mod cluster;
+mod handover;
 mod standby;
 mod watch;
 
@@ -12,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    ha::member::{Account, ClusterView},
     lifecycle::{Action, Data, Failure, Input, Job, Limits, Memory, Mono, Phase, Reason, Role, step},
     pid1::{Exit, Runner},
     postgres::{
@@ -27,6 +30,7 @@ use crate::{
     secrets,
     settings::{Error as SettingsError, Settings},
 };
+pub use cluster::{Cluster, ClusterEvent};
 use standby::{Link, Peers, Tasks};
 
 /// What reaches the loop from outside the decision.
@@ -51,6 +55,8 @@ pub enum Event {
     Reloaded(config::Reloaded),
     /// A file of the user's may have changed.
     FilesChanged,
+    /// Something about the cluster.
+    Cluster(ClusterEvent),
 }
 
 /// Where the outcome of a reload goes, in words.
@@ -79,6 +85,10 @@ pub struct Snapshot {
     pub source_role: Option<Role>,
     /// Why this standby does not stream, or could not be looked at.
     pub waiting: Option<String>,
+    /// What it says of itself to other members; none: it is a member of no cluster.
+    pub account: Option<Account>,
+    /// The cluster of which it is a member.
+    pub cluster: Option<ClusterView>,
 }
 
 /// The way into the loop. Clones share it.
@@ -109,6 +119,8 @@ pub struct Manager {
     /// The task of a role (a primary's care, a standby's follower), or of a job.
     tasks: Tasks,
     link: Link,
+    /// The cluster, if there is one that decides.
+    cluster: Option<Cluster>,
     /// PostgreSQL's configuration file, if that has a `restore_command` and pg_rewind can read it (15 and later).
     archive: Option<PathBuf>,
 }
@@ -129,6 +141,7 @@ impl Manager {
         load_settings: LoadSettings,
         lock: Option<DirLock>,
         runner: Runner,
+        cluster: Option<Cluster>,
         (events, inbox): (Events, mpsc::Receiver<Event>),
     ) -> Self {
         let mut config = Config::new(plan.layers(), runner.children.clone());
@@ -144,6 +157,7 @@ impl Manager {
             plan,
             runner,
             limits: standby::limits(settings),
+            cluster,
             load_settings,
             lock,
             events,
@@ -160,20 +174,29 @@ impl Manager {
         self.watch_files();
         spawn_local(watch::watch_room(self.plan.launch.pgdata.clone()));
         self.decide(Input::Begin(data));
+        self.join_cluster();
         loop {
+            self.attend_cluster();
             if let Phase::Ended { code } = self.memory.phase {
                 return Outcome { code, reason: self.memory.reason };
             }
             let due = self.memory.deadline().map(|d| tokio::time::Instant::from_std(self.begun + d));
+            let cluster_due = self.cluster.as_ref().and_then(Cluster::due).map(|d| tokio::time::Instant::now() + d);
             tokio::select! {
                 Some(event) = self.inbox.recv() => self.handle(event),
                 () = sleep_until(due) => self.decide(Input::Timer),
+                () = sleep_until(cluster_due) => self.cluster_step(crate::ha::Input::Timer),
             }
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
+            Event::Input(Input::Signal(signal)) if self.is_for_cluster(signal) => {
+                self.terminate(signal == crate::pid1::Signal::Term);
+            }
+            Event::Input(Input::Signal(crate::pid1::Signal::Usr1)) if self.cluster.is_some() => self.ask_for_office(),
+            Event::Cluster(event) => self.cluster_event(event),
             Event::Input(input) => {
                 if matches!((&input, &self.memory.phase), (Input::Ready(_), Phase::Starting)) {
                     self.config.ready();
@@ -209,6 +232,12 @@ impl Manager {
                 self.reload(Some(reply));
             }
         }
+    }
+
+    /// A first order to end is the cluster's affair; whoever repeats it wants no more politeness.
+    fn is_for_cluster(&self, signal: crate::pid1::Signal) -> bool {
+        let ends = matches!(signal, crate::pid1::Signal::Term | crate::pid1::Signal::Int);
+        self.cluster.is_some() && ends && !self.is_terminating()
     }
 
     fn decide(&mut self, input: Input) {
@@ -409,6 +438,8 @@ impl Manager {
             source: self.peers.standby_of.as_ref().map(|a| a.conninfo.place()),
             source_role: self.link.source_role,
             waiting: self.link.waiting.clone(),
+            account: self.account(),
+            cluster: self.cluster_view(),
         }
     }
 }

@@ -16,17 +16,18 @@ use tokio::{
 
 use super::{EX_CONFIG, EX_FAILED, EX_USAGE, environment, fail};
 use crate::{
+    cluster::{kubernetes::Kubernetes, notes::Notes},
     http,
     lifecycle::Data,
     logs, manager,
-    manager::{Event, Events, Manager},
-    pid1::{self, Children, Runner, Signal, Signals},
+    manager::{Cluster, Event, Events, Manager},
+    pid1::{self, Children, Runner, Signal, Signals, fence::Fence, termination},
     postgres::{
         bindir::Bindir,
         datadir::{self, Content},
         initialise::{self, Plan},
         lock::DirLock,
-        replication::rewind,
+        replication::{clone::random, rewind},
         server::{self, Launch},
         sql::Login,
         stage,
@@ -215,7 +216,9 @@ impl Session {
     ) -> Result<manager::Outcome, Refusal> {
         let official = &self.settings.official;
         let login = Login { user: official.user.clone(), password: official.password.clone() };
-        let api = http::Api::new(events.clone(), login, &self.settings.config_dir);
+        let cluster = self.cluster(&plan.launch.pgdata).map_err(refuse)?;
+        let kubernetes = cluster.as_ref().map(Cluster::kubernetes);
+        let api = http::Api::new(events.clone(), login, &self.settings.config_dir, kubernetes);
         http::serve_http(self.settings.listen, api.clone()).await.map_err(refuse)?;
         http::serve_control(&run_dir.join(run_dir::CONTROL_SOCKET), api).map_err(refuse)?;
 
@@ -230,7 +233,7 @@ impl Session {
         let flags = self.flags.clone();
         let load_settings = Box::new(move || Settings::load(&flags, &environment()));
         let children = runner.children.clone();
-        let manager = Manager::new(plan, &self.settings, load_settings, lock, runner, (events, inbox));
+        let manager = Manager::new(plan, &self.settings, load_settings, lock, runner, cluster, (events, inbox));
         match spawn_local(manager.run(data)).await {
             Ok(outcome) => Ok(outcome),
             Err(panicked) => Err(self.stop_after_panic(&children, &panicked).await),
@@ -239,6 +242,20 @@ impl Session {
 }
 
 impl Session {
+    /// What only a member of a cluster needs: eyes and hands at the API, the fence, a name for this very start.
+    fn cluster(&self, pgdata: &Path) -> Result<Option<Cluster>, String> {
+        let Some(settings) = &self.settings.kubernetes else { return Ok(None) };
+        let kubernetes = Kubernetes::connect(&settings.identity).map_err(|e| e.to_string())?;
+        let fence = Fence::start().map_err(|e| e.to_string())?;
+        let instance = format!("{:016x}", random());
+        if let Err(error) = termination::note_instance(Path::new(termination::PATH), &instance) {
+            tracing::warn!("{error}");
+        }
+        let port = self.settings.listen.address.port();
+        let (timeout, notes) = (self.settings.shutdown_timeout, Notes::load(pgdata));
+        Ok(Some(Cluster::new(settings, timeout, port, (kubernetes, fence), notes, instance)))
+    }
+
     /// Without its loop nobody would ever stop PostgreSQL, and an exit of PID 1 is a SIGKILL for it.
     async fn stop_after_panic(&self, children: &Children, panicked: &tokio::task::JoinError) -> Refusal {
         tracing::error!("the manager's loop panicked, PostgreSQL is shut down: {panicked}");

@@ -7,12 +7,14 @@ use tokio::task::{AbortHandle, spawn_local};
 
 use super::{Event, Manager, watch};
 use crate::{
-    lifecycle::{Failure, Input, Job, Limits, Phase, Reason, Role},
+    ha::record::Copy,
+    lifecycle::{Failure, Input, Job, Limits, Look, Phase, Reason, Role},
     postgres::{
         controldata, datadir, initialise,
         lock::DirLock,
         replication::{
             clone,
+            conninfo::Conninfo,
             follow::{Follower, Report},
             look::Looking,
             membership::{self, Membership},
@@ -42,6 +44,11 @@ impl Peers {
         }
         Self { standby_of, role: settings.replication.clone(), retention: settings.slot_retention }
     }
+
+    /// The role that a primary makes for its standbys; none where they would have no password.
+    pub(super) fn streams_as(&self) -> Option<String> {
+        self.role.password.is_some().then(|| self.role.user.clone())
+    }
 }
 
 /// The tie between a standby and its source.
@@ -56,6 +63,17 @@ pub(super) struct Link {
     /// What the source is, while that is known.
     pub(super) source_role: Option<Role>,
     streaming: bool,
+}
+
+impl Link {
+    pub(super) fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+}
+
+/// The slot of a pod's copy: of another copy it is another one.
+pub(super) fn slot_of(pod: &str, copy: &str) -> String {
+    membership::slot_name(pod, u64::from_str_radix(copy, 16).unwrap_or_default())
 }
 
 /// What runs besides the loop.
@@ -75,7 +93,11 @@ impl Tasks {
 
 /// What the decision is to know of the settings.
 pub(super) fn limits(settings: &Settings) -> Limits {
-    Limits { shutdown_timeout: settings.shutdown_timeout, standby: settings.standby_of.is_some() }
+    Limits {
+        shutdown_timeout: settings.shutdown_timeout,
+        standby: settings.standby_of.is_some(),
+        clustered: settings.kubernetes.is_some(),
+    }
 }
 
 /// The role for which there are rules of our own in `pg_hba.conf`: where no password is known there is no such role.
@@ -126,13 +148,44 @@ impl Manager {
 
     fn membership(&self) -> Option<Membership> {
         let address = self.peers.standby_of.as_ref()?;
-        Some(Membership::of(&self.plan.launch.pgdata, address.conninfo.place()))
+        let membership = Membership::of(&self.plan.launch.pgdata, address.conninfo.place());
+        Some(match self.slot() {
+            Some(slot) => membership.with_slot(slot),
+            None => membership,
+        })
+    }
+
+    /// In a cluster: the leader at `address` is the source from now on, and knows this member by its copy.
+    pub(super) fn set_source(&mut self, address: &str, copy: &Copy) {
+        let conninfo = Conninfo::of_address(address, &self.peers.role.user);
+        let conninfo = conninfo.with_default("application_name", &copy.application_name());
+        let source = Some(Address { conninfo, password: self.peers.role.password.clone() });
+        if source != self.peers.standby_of {
+            self.peers.standby_of = source;
+            self.other_source();
+        }
+    }
+
+    fn other_source(&mut self) {
+        if self.memory.standby {
+            // The new one has to be looked at first.
+            self.link = Link::default();
+            self.config.set_owned(self.owned(true));
+            if matches!(self.memory.phase, Phase::Running { .. }) {
+                self.reload_files(Ok(()), false, None);
+            }
+        }
+        self.tasks.end_role();
+        self.take_up_role();
     }
 
     pub(super) fn take_settings(&mut self, settings: &Settings) {
         self.limits = limits(settings);
         self.config.set_replication_user(replication_user(settings));
-        let peers = Peers::of(settings);
+        let mut peers = Peers::of(settings);
+        if self.cluster.is_some() {
+            peers.standby_of = self.peers.standby_of.clone();
+        }
         if peers == self.peers {
             return;
         }
@@ -149,11 +202,19 @@ impl Manager {
 
     pub(super) fn work(&mut self, job: Job) {
         self.link.waiting = None;
+        self.begin_copy(job);
         let events = self.events.clone();
         if job == Job::Initialise {
             return self.initialise();
         }
+        if let Some(repair) = self.other_lineage().filter(|_| job == Job::Look) {
+            return self.decide(Input::Looked(Look::Diverged(repair)));
+        }
         let (Some(source), Some(membership)) = (self.source(), self.membership()) else {
+            if job == Job::Look && self.cluster.is_some() {
+                let reason = Reason::SourceSilent("nobody leads the cluster yet".into());
+                return self.decide(Input::Looked(Look::Standby(reason)));
+            }
             let why = Failure::ForNow("the settings name no source (standby-of) any more".into());
             return self.decide(Input::Done(job, Err(why)));
         };
@@ -217,6 +278,7 @@ impl Manager {
         self.tasks.job = None;
         let result = result.map(|lock| {
             self.lock = lock.or(self.lock.take());
+            self.end_copy();
             match job {
                 Job::Initialise => tracing::info!("PostgreSQL init process complete; ready for start up."),
                 _ => self.joined(),
@@ -247,6 +309,7 @@ impl Manager {
                 self.link = Link::default();
                 self.config.disown_standby();
                 self.forget_old_promotion();
+                self.lead_cluster();
                 let promoted = matches!(self.memory.reason, Reason::Promoted(_));
                 let (role, retention) = (self.peers.role.clone(), self.peers.retention);
                 spawn_local(Primary { local, role, retention, promoted }.care())
@@ -276,7 +339,7 @@ impl Manager {
         }
     }
 
-    fn local(&self) -> Option<Local> {
+    pub(super) fn local(&self) -> Option<Local> {
         let file = self.server.as_ref()?.pid_file()?;
         let official = &self.plan.official;
         let login = Login { user: official.user.clone(), password: official.password.clone() };
@@ -303,6 +366,7 @@ impl Manager {
                     tracing::info!("streaming from {place}");
                 }
                 self.link.waiting = None;
+                self.streams();
                 self.decide(Input::Streaming);
             }
             Report::Waiting(why) => {
@@ -344,7 +408,8 @@ impl Manager {
     /// The note is on disk before the promotion: a restart must know that this is a primary.
     pub(super) fn promote(&self) {
         let Some(server) = &self.server else { return };
-        if let Some(Err(error)) = self.membership().map(|m| m.note_promotion()) {
+        let membership = self.membership().filter(|_| self.cluster.is_none());
+        if let Some(Err(error)) = membership.map(|m| m.note_promotion()) {
             tracing::error!("that this member is promoted cannot be noted, and a restart will not know: {error}");
         }
         match server.promote() {

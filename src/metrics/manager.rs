@@ -114,6 +114,8 @@ mod tests {
             source: None,
             source_role: None,
             waiting: None,
+            account: None,
+            cluster: None,
         }
     }
 

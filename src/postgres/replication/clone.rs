@@ -208,7 +208,7 @@ impl Elsewhere {
 }
 
 /// Not guessable is not asked for, only not repeated.
-pub(super) fn random() -> u64 {
+pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }

@@ -130,6 +130,14 @@ impl Conninfo {
         self
     }
 
+    /// Of a server at `address`, a literal one with its port (`10.0.0.7:5432`, `[fd00::7]:5432`), as `user`.
+    pub fn of_address(address: &str, user: &str) -> Self {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, "5432"));
+        let pairs = [("host", host.trim_matches(['[', ']'])), ("port", port), ("user", user)];
+        let none = Self { parameters: Vec::new(), password: None };
+        pairs.into_iter().fold(none, |c, (key, value)| c.with(key, value))
+    }
+
     /// The same with `keyword` set, unless the user did.
     #[must_use]
     pub fn with_default(self, keyword: &str, value: &str) -> Self {

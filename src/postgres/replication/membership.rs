@@ -10,6 +10,8 @@ pub struct Membership {
     state: StateDir,
     /// Where the source is, host and port. A promotion is one over this source.
     source: String,
+    /// The slot, where somebody else knows it.
+    slot: Option<String>,
 }
 
 const SLOT: &str = "slot";
@@ -21,11 +23,19 @@ const LONGEST_NAME: usize = 63 - 17;
 impl Membership {
     /// Of the data directory `pgdata`, whose source is at `source`.
     pub fn of(pgdata: &Path, source: String) -> Self {
-        Self { state: StateDir::of(pgdata), source }
+        Self { state: StateDir::of(pgdata), source, slot: None }
+    }
+
+    /// With this slot.
+    pub fn with_slot(self, slot: String) -> Self {
+        Self { slot: Some(slot), ..self }
     }
 
     /// The name of this member's slot on its source: drawn once, since a container's name is not its own.
     pub fn slot(&self) -> String {
+        if let Some(slot) = &self.slot {
+            return slot.clone();
+        }
         let known = self.state.read(SLOT).ok().flatten().and_then(|text| String::from_utf8(text).ok());
         if let Some(name) = known.map(|t| t.trim().to_string()).filter(|n| is_slot_name(n)) {
             return name;
@@ -66,7 +76,7 @@ pub fn member_name() -> String {
 }
 
 /// Lower case letters, digits and underscores are all that a slot's name may have.
-fn slot_name(member: &str, random: u64) -> String {
+pub fn slot_name(member: &str, random: u64) -> String {
     let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let member: String = member.chars().map(letter).take(LONGEST_NAME).collect();
     format!("podgres_{member}_{:08x}", random & 0xffff_ffff)

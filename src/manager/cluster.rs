@@ -1,0 +1,402 @@
+//! The loop's part in a cluster: what this member is goes into [`ha::step`], what it answers is carried out.
+
+mod act;
+mod seen;
+
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::{Event, Manager, handover, standby};
+use crate::{
+    cluster::{
+        kubernetes::{self, Kubernetes},
+        notes::Notes,
+    },
+    ha::{
+        self, Known, Mono,
+        lease::{Began, Lease},
+    },
+    lifecycle::{self, Input, Job, Phase, Repair, Role},
+    pid1::fence::{Boottime, Fence, boottime},
+    postgres::{controldata, health, replication::clone::random},
+    settings::kubernetes::Kubernetes as Settings,
+};
+
+/// A member's tie to its cluster.
+pub struct Cluster {
+    name: String,
+    config: ha::Config,
+    memory: ha::Memory,
+    kubernetes: Kubernetes,
+    fence: Fence,
+    fired: u32,
+    notes: Notes,
+    begun: Boottime,
+    system_id: Option<u64>,
+    /// Where the own PostgreSQL is reached: this address, and its port.
+    ip: String,
+    /// What runs for as long as this server is a primary.
+    leading: Option<Leading>,
+    stuck: Option<(lifecycle::Phase, Mono)>,
+    full_since: Option<Mono>,
+    /// Whether a standby waits to be put on the record.
+    hurry: tokio::sync::watch::Sender<bool>,
+    version: Option<String>,
+}
+
+struct Leading {
+    tasks: Vec<AbortHandle>,
+    health: health::Watch,
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// What a cluster's part of the loop is told.
+#[derive(Debug)]
+pub enum ClusterEvent {
+    /// For the decision about the cluster.
+    Input(ha::Input),
+    /// The watches have something to say.
+    Seen(kubernetes::Seen),
+    /// The timeline of a server that has become a primary.
+    Timeline(u32),
+}
+
+impl Cluster {
+    /// The tie of the data directory that `notes` are about.
+    pub fn new(
+        settings: &Settings,
+        shutdown_timeout: Duration,
+        port: u16,
+        (kubernetes, fence): (Kubernetes, Fence),
+        notes: Notes,
+        instance: String,
+    ) -> Self {
+        let identity = &settings.identity;
+        let config = ha::Config {
+            pod: identity.pod.clone(),
+            uid: identity.uid.clone(),
+            instance,
+            http: at(&identity.ip, port),
+            duration: settings.lease_duration,
+            renew: settings.renew_interval,
+            margin: settings.fence_margin,
+            max_lag: settings.max_lag,
+            priority: settings.priority,
+            start_timeout: settings.start_timeout,
+            shutdown_timeout,
+        };
+        let memory = ha::Memory::after(notes.term);
+        Self {
+            name: identity.cluster.clone(),
+            config,
+            memory,
+            kubernetes,
+            fence,
+            fired: 0,
+            notes,
+            begun: boottime(),
+            system_id: None,
+            ip: identity.ip.clone(),
+            leading: None,
+            stuck: None,
+            full_since: None,
+            hurry: tokio::sync::watch::Sender::new(false),
+            version: None,
+        }
+    }
+
+    /// The hands at the API.
+    pub fn kubernetes(&self) -> Kubernetes {
+        self.kubernetes.clone()
+    }
+
+    fn now(&self) -> Mono {
+        boottime().since(self.begun)
+    }
+
+    /// When the loop is to come back here, from now on.
+    pub(super) fn due(&self) -> Option<Duration> {
+        if self.fence.is_killing() {
+            return Some(WHILE_KILLING);
+        }
+        self.memory.wake.map(|wake| wake.saturating_sub(self.now()))
+    }
+}
+
+/// `10.0.0.7:5432`, `[fd00::7]:5432`.
+fn at(ip: &str, port: u16) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+impl Manager {
+    /// Begins to watch the cluster.
+    pub(super) fn join_cluster(&mut self) {
+        let pgdata = self.plan.launch.pgdata.clone();
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.system_id = controldata::system_identifier(&pgdata);
+        if cluster.notes.copy.is_empty() || cluster.system_id.is_none() {
+            cluster.notes = cluster.notes.of_new_copy(random());
+            self.save_notes();
+        }
+        let Some(cluster) = &self.cluster else { return };
+        spawn_local(cluster.fence.clone().keep_guard(self.runner.children.clone()));
+        let (kubernetes, events) = (cluster.kubernetes.clone(), self.events.clone());
+        spawn_local(async move {
+            kubernetes.watch(async |seen| drop(events.send(Event::Cluster(ClusterEvent::Seen(seen))).await)).await;
+        });
+    }
+
+    pub(super) fn cluster_event(&mut self, event: ClusterEvent) {
+        match event {
+            ClusterEvent::Input(input) => self.cluster_step(input),
+            ClusterEvent::Seen(seen) => match seen {
+                kubernetes::Seen::Lease(lease) => self.cluster_step(ha::Input::Lease(lease)),
+                kubernetes::Seen::Pods(pods) => self.cluster_step(ha::Input::Pods(pods)),
+                kubernetes::Seen::Nonsense(nonsense) => {
+                    tracing::error!("{nonsense}");
+                    self.overwrite_nonsense(&nonsense);
+                }
+                kubernetes::Seen::Fine => self.cluster_step(ha::Input::Reachable(true)),
+                kubernetes::Seen::Trouble(why) => {
+                    let news = self.cluster.as_ref().filter(|c| c.memory.silent_since.is_none());
+                    if let Some(server) = news.map(|c| c.kubernetes.server()) {
+                        tracing::warn!("the Kubernetes API at {server} cannot be used: {why}");
+                    }
+                    self.cluster_step(ha::Input::Reachable(false));
+                }
+            },
+            ClusterEvent::Timeline(timeline) => self.began(timeline),
+        }
+    }
+
+    /// The leader in office writes its Lease anew, over whatever somebody has made of it.
+    fn overwrite_nonsense(&mut self, nonsense: &kubernetes::Nonsense) {
+        let Some(Cluster { config, memory, .. }) = &self.cluster else { return };
+        let mine = nonsense.holder == config.pod && nonsense.instance == config.instance;
+        let Some(known) = memory.lease().filter(|_| mine && memory.in_office().is_some()) else { return };
+        let lease = Lease { version: nonsense.version.clone(), ..known.clone() };
+        self.cluster_step(ha::Input::Lease(Some(lease)));
+    }
+
+    /// Lets the decision about the cluster see what has become of this member, until that changes nothing more.
+    pub(super) fn attend_cluster(&mut self) {
+        // A start that fails at once is a change in itself; each of these has its own back-off further on.
+        for _ in 0..8 {
+            self.take_source();
+            if self.memory.phase == (Phase::Running { role: Role::Standby })
+                && let Some(repair) = self.other_lineage()
+            {
+                self.decide(Input::Diverged(repair));
+            }
+            let Some(local) = self.local_for_cluster() else { return };
+            let fired =
+                self.cluster.as_mut().is_some_and(|c| std::mem::replace(&mut c.fired, c.fence.fired()) != c.fired);
+            if fired {
+                self.cluster_step(ha::Input::Fired);
+            } else if self.cluster.as_ref().is_some_and(|c| c.memory.local != local) {
+                self.cluster_step(ha::Input::Local(local));
+            } else {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn cluster_step(&mut self, input: ha::Input) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let before = std::mem::take(&mut cluster.memory);
+        let (reason, office) = (before.reason.clone(), before.in_office().is_some());
+        let (memory, actions) = ha::step(&cluster.config, before, cluster.now(), input);
+        cluster.memory = memory;
+        if cluster.memory.reason != reason {
+            log_reason(cluster.memory.term, &cluster.memory.reason);
+        }
+        if office && cluster.memory.in_office().is_none() {
+            cluster.leading = None;
+        }
+        self.note_record();
+        for action in actions {
+            self.cluster_act(action);
+        }
+    }
+
+    fn note_record(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(lease) = cluster.memory.lease() else { return };
+        let (record, term) = (lease.record.clone(), lease.term);
+        let leader = if lease.address.is_empty() { cluster.notes.leader.clone() } else { lease.address.clone() };
+        let news = (term, &record, &leader) != (cluster.notes.term, &cluster.notes.record, &cluster.notes.leader);
+        if term >= cluster.notes.term && news {
+            (cluster.notes.term, cluster.notes.record, cluster.notes.leader) = (term, record, leader);
+            self.save_notes();
+        }
+    }
+
+    fn save_notes(&self) {
+        let Some(cluster) = &self.cluster else { return };
+        if let Err(error) = cluster.notes.save(&self.plan.launch.pgdata) {
+            tracing::error!(
+                "what this member knows of its cluster cannot be noted, and a restart will not know: {error}"
+            );
+        }
+    }
+
+    /// Whom a standby follows: the address that the holder's instance wrote on the Lease.
+    fn take_source(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let leader = match &cluster.memory.known {
+            _ if cluster.memory.in_office().is_some() => return,
+            Known::Lease { lease, .. } if lease.holder == cluster.config.pod => return,
+            Known::Lease { lease, .. } if !lease.address.is_empty() => lease.address.clone(),
+            Known::Lease { .. } | Known::Absent { .. } | Known::Nothing => cluster.notes.leader.clone(),
+        };
+        if leader == self.own_address() || leader.is_empty() {
+            return;
+        }
+        let copy = ha::record::Copy { pod: cluster.config.pod.clone(), copy: cluster.notes.copy.clone() };
+        self.set_source(&leader, &copy);
+    }
+
+    pub(super) fn own_address(&self) -> String {
+        let port = self.server.as_ref().and_then(|s| s.pid_file()).map_or(DEFAULT_PORT, |f| f.port);
+        self.cluster.as_ref().map(|c| at(&c.ip, port)).unwrap_or_default()
+    }
+
+    /// The data directory is about to become another copy.
+    pub(super) fn begin_copy(&mut self, job: Job) {
+        let Some(cluster) = &mut self.cluster else { return };
+        match job {
+            Job::Look => return,
+            // It is on the Lease already, by the id that was drawn for it.
+            Job::Initialise => cluster.notes.unrecorded = true,
+            Job::Clone | Job::Rewind => cluster.notes = cluster.notes.of_new_copy(random()),
+        }
+        self.save_notes();
+        // The slot and the name are the copy's.
+        self.take_source();
+    }
+
+    /// A job has made the data directory what it is.
+    pub(super) fn end_copy(&mut self) {
+        let id = controldata::system_identifier(&self.plan.launch.pgdata);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.system_id = id;
+        }
+    }
+
+    /// A server of this member has become a primary: from here on it is watched closely, and so are its standbys.
+    pub(super) fn lead_cluster(&mut self) {
+        let Some(local) = self.local() else { return };
+        let pgdata = self.plan.launch.pgdata.clone();
+        let Some(cluster) = &mut self.cluster else { return };
+        let interval = cluster.config.renew;
+        let primary = health::Primary { local: local.clone(), pgdata };
+        let health = health::Watch::start(&primary, interval, cluster.config.duration - cluster.config.margin);
+        let events = self.events.clone();
+        let standbys = spawn_local(handover::watch_standbys(
+            local.clone(),
+            interval,
+            cluster.hurry.subscribe(),
+            async move |standbys| {
+                let input = ha::Input::Standbys(standbys);
+                drop(events.send(Event::Cluster(ClusterEvent::Input(input))).await);
+            },
+        ));
+        let events = self.events.clone();
+        let user = self.peers.streams_as();
+        let timeline = spawn_local(async move {
+            let timeline = handover::timeline(&local, user.as_deref()).await;
+            drop(events.send(Event::Cluster(ClusterEvent::Timeline(timeline))).await);
+        });
+        let tasks = vec![standbys.abort_handle(), timeline.abort_handle()];
+        cluster.leading = Some(Leading { tasks, health });
+    }
+
+    fn began(&mut self, timeline: u32) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.notes.began.is_none_or(|b| b.timeline != timeline) {
+            cluster.notes.began = Some(Began { term: cluster.notes.held, timeline });
+            self.save_notes();
+        }
+    }
+
+    /// Two promotions that knew nothing of each other may have chosen the same number for their timelines (trace T13), which
+    /// neither PostgreSQL nor pg_rewind can tell apart. The terms that began them tell.
+    pub(super) fn other_lineage(&self) -> Option<Repair> {
+        let cluster = self.cluster.as_ref().filter(|c| c.memory.in_office().is_none())?;
+        let (ours, theirs) = (cluster.notes.began?, cluster.memory.lease()?.timeline?);
+        ours.contradicts(theirs).then(|| Repair {
+            job: Job::Clone,
+            why: format!(
+                "diverged: timeline {} was begun in term {} here, and in term {} by the leader: two promotions chose the \
+                 same number",
+                ours.timeline, ours.term, theirs.term
+            ),
+        })
+    }
+
+    /// A standby that streams is on its leader's timeline.
+    pub(super) fn streams(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let theirs = cluster.memory.lease().and_then(|l| l.timeline);
+        let other = theirs.zip(cluster.notes.began).is_some_and(|(a, b)| a.contradicts(b));
+        if theirs.is_some() && theirs != cluster.notes.began && !other {
+            cluster.notes.began = theirs;
+            self.save_notes();
+        }
+    }
+
+    /// SIGUSR1 is the annotation `podgres.io/promote` on the own pod.
+    pub(super) fn ask_for_office(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let (kubernetes, pod, uid) =
+            (cluster.kubernetes.clone(), cluster.config.pod.clone(), cluster.config.uid.clone());
+        self.spawn_input(async move {
+            let asked = [("podgres.io/promote", Some("SIGUSR1".to_string()))].into();
+            if let Err(error) = kubernetes.patch_pod(&pod, &uid, &Default::default(), &asked).await {
+                tracing::error!("SIGUSR1 asks for a promotion, which cannot be passed on: {error}");
+            }
+            None
+        });
+    }
+
+    /// In Kubernetes an orderly stop of the leader is a hand-over.
+    pub(super) fn terminate(&mut self, hand_over: bool) {
+        self.cluster_step(ha::Input::Terminate { hand_over });
+    }
+
+    pub(super) fn is_terminating(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|c| c.memory.terminating.is_some())
+    }
+
+    pub(super) fn cluster_memory(&self) -> Option<&ha::Memory> {
+        self.cluster.as_ref().map(|c| &c.memory)
+    }
+
+    pub(super) fn pod_http(&self, pod: &str) -> Option<String> {
+        Some(self.cluster_memory()?.pods.as_ref()?.get(pod)?.status.as_ref()?.http.clone())
+    }
+
+    /// What the slot of this copy is called on its leader.
+    pub(super) fn slot(&self) -> Option<String> {
+        let cluster = self.cluster.as_ref()?;
+        Some(standby::slot_of(&cluster.config.pod, &cluster.notes.copy))
+    }
+}
+
+fn log_reason(term: u64, reason: &ha::Reason) {
+    match reason {
+        ha::Reason::Foreign { .. } => tracing::error!(term, "{reason}"),
+        ha::Reason::NoLeader(_) | ha::Reason::NoApi { .. } => tracing::warn!(term, "{reason}"),
+        _ => tracing::info!(term, "{reason}"),
+    }
+}
+
+/// Between two looks at whether the fence has done its work.
+const WHILE_KILLING: Duration = Duration::from_millis(50);
+const DEFAULT_PORT: u16 = 5432;

@@ -1,0 +1,129 @@
+//! How this member is: for the decision about the cluster, for other members, for people.
+
+use super::{Cluster, Manager};
+use crate::{
+    ha::{
+        self, Data, Known, Local, Mono, Server,
+        member::{Account, ClusterView},
+    },
+    lifecycle::{self, Phase, Role},
+    postgres::health,
+};
+
+impl Manager {
+    pub(in crate::manager) fn local_for_cluster(&mut self) -> Option<Local> {
+        let address = self.own_address();
+        let (phase, streaming) = (self.memory.phase.clone(), self.link.is_streaming());
+        let cluster = self.cluster.as_mut()?;
+        let now = cluster.now();
+        let server = match &phase {
+            // What is started now would be killed with the rest.
+            _ if cluster.fence.is_killing() => Server::Changing,
+            Phase::Running { role: Role::Primary } => Server::Primary,
+            Phase::Running { role: Role::Standby } => Server::Standby,
+            Phase::Starting | Phase::Stopping { .. } | Phase::CleaningUp => Server::Changing,
+            _ => Server::Down,
+        };
+        let data = match self.memory.data {
+            lifecycle::Data::Empty => Data::Empty,
+            _ if cluster.notes.unrecorded => Data::Unrecorded,
+            lifecycle::Data::Whole | lifecycle::Data::HalfRewound { .. } => Data::Present,
+        };
+        let settled = matches!(server, Server::Primary | Server::Standby) && self.memory.promoting.is_none();
+        if settled || phase == Phase::Idle {
+            cluster.stuck = None;
+        } else if cluster.stuck.as_ref().is_none_or(|(p, _)| *p != phase) {
+            cluster.stuck = Some((phase.clone(), now));
+        }
+        let limit = cluster.config.duration - cluster.config.margin;
+        let waits = cluster.memory.hurries();
+        if server != Server::Primary {
+            // Its sessions would only be in the way of a shutdown.
+            cluster.leading = None;
+        }
+        let health = cluster.leading.as_ref().map(|l| &l.health);
+        let sick = health.and_then(|w| health::verdict(&w.health.borrow(), std::time::Instant::now(), limit).err());
+        let full = health.is_some_and(|w| w.health.borrow().full);
+        cluster.full_since = if full { cluster.full_since.or(Some(now)) } else { None };
+        cluster.hurry.send_if_modified(|hurry| std::mem::replace(hurry, waits) != waits);
+        Some(Local {
+            data,
+            copy: cluster.notes.copy.clone(),
+            system_id: cluster.system_id,
+            began: cluster.notes.began,
+            record: cluster.notes.record.clone(),
+            held: cluster.notes.held,
+            address,
+            server,
+            state: phase.name(),
+            busy: matches!(phase, Phase::Working { .. } | Phase::Cancelling),
+            streaming,
+            failed_starts: self.memory.failed_starts,
+            stuck_since: cluster.stuck.as_ref().map(|(_, since)| *since),
+            sick: sick.map(|s| s.to_string()),
+            full_since: cluster.full_since,
+            version: cluster.version.clone(),
+            pending_restart: false,
+            problem: self.problem(),
+        })
+    }
+
+    pub(in crate::manager) fn problem(&self) -> Option<String> {
+        let standby = self.memory.phase == Phase::Running { role: Role::Standby };
+        match &self.memory.phase {
+            Phase::Waiting { .. } => Some(self.memory.reason.to_string()),
+            Phase::Running { .. } if standby => self.link.waiting.clone(),
+            _ => None,
+        }
+    }
+
+    /// What this member answers when others ask; the position is asked of PostgreSQL in that moment.
+    pub(in crate::manager) fn account(&self) -> Option<Account> {
+        let cluster = self.cluster.as_ref()?;
+        let memory = &cluster.memory;
+        let now = cluster.now();
+        let fenced = memory.pods.as_ref().and_then(|p| p.get(&cluster.config.pod)).is_some_and(|p| p.is_fenced());
+        let has_data = memory.local.data == Data::Present;
+        let ready = memory.local.server == Server::Standby && memory.terminating.is_none();
+        let seen = match &memory.known {
+            Known::Lease { lease, since } if !lease.holder.is_empty() => Some(now.saturating_sub(*since)),
+            _ => None,
+        };
+        Some(Account {
+            pod: cluster.config.pod.clone(),
+            instance: cluster.config.instance.clone(),
+            copy: has_data.then(|| memory.local.copy.clone()),
+            system_id: memory.local.system_id.filter(|_| has_data).map(|id| id.to_string()),
+            began: memory.local.began,
+            lsn: 0,
+            primary: memory.local.server == Server::Primary && memory.in_office().is_some(),
+            fit: has_data && ready && !fenced && cluster.config.priority > 0,
+            priority: cluster.config.priority,
+            term: memory.term,
+            seen_ms: seen.map(|s| u64::try_from(s.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+
+    /// The cluster, as it is shown to people.
+    pub(in crate::manager) fn cluster_view(&self) -> Option<ClusterView> {
+        let Cluster { config, memory, name, .. } = self.cluster.as_ref()?;
+        let usual = matches!(memory.reason, ha::Reason::Leads(_) | ha::Reason::Follows(_));
+        let mut findings: Vec<String> = (!usual).then(|| memory.reason.to_string()).into_iter().collect();
+        if let Some(since) = memory.silent_since {
+            let silent = memory_age(since, self.cluster.as_ref()?.now());
+            findings.push(format!("the Kubernetes API has not answered for {silent} s"));
+        }
+        findings.extend(memory.trouble.iter().map(|t| format!("the Lease could not be written: {t}")));
+        Some(ClusterView {
+            name: name.clone(),
+            pod: config.pod.clone(),
+            lease: memory.lease().cloned(),
+            pods: memory.pods.clone().unwrap_or_default(),
+            findings,
+        })
+    }
+}
+
+fn memory_age(since: Mono, now: Mono) -> u64 {
+    now.saturating_sub(since).as_secs()
+}

@@ -1,0 +1,132 @@
+//! What a leader asks of its own server and of its standbys: how far they are, a last checkpoint, that one has it all.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::Manager;
+use crate::{
+    cluster::peer::{self, Replayed},
+    ha::{self, Standby},
+    postgres::{
+        controldata::{ControlData, State},
+        sql::{Error, Local, Session},
+    },
+};
+
+/// A standby that has just begun to stream is on the record a moment later.
+const HURRY: Duration = Duration::from_millis(200);
+/// For a statement that has no reason to take long.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// A hand-over goes on without its checkpoint after that: the one of the shutdown has more to do then.
+const CHECKPOINT: Duration = Duration::from_secs(10);
+/// So long may the target take to replay what the shutdown wrote last.
+const CATCH_UP: Duration = Duration::from_secs(10);
+/// Others begin to clone when they know the timeline.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Nobody writes while this is waited for.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Tells who streams, every `interval` and more often while somebody new is waited for, over a session that is kept.
+pub(super) async fn watch_standbys(
+    local: Local,
+    interval: Duration,
+    mut hurry: watch::Receiver<bool>,
+    tell: impl AsyncFn(Vec<Standby>),
+) {
+    loop {
+        let session = match timeout(TIMEOUT, local.open()).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(_)) | Err(_) => {
+                sleep(interval).await;
+                continue;
+            }
+        };
+        while let Ok(Ok(standbys)) = timeout(TIMEOUT, standbys(&session)).await {
+            tell(standbys).await;
+            if *hurry.borrow_and_update() {
+                sleep(HURRY).await;
+            } else {
+                let _ = timeout(interval, hurry.changed()).await;
+            }
+        }
+        sleep(interval).await;
+    }
+}
+
+async fn standbys(session: &Session) -> Result<Vec<Standby>, Error> {
+    let query =
+        "select application_name, state = 'streaming', greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8
+        from pg_stat_replication";
+    let standby = |row: &tokio_postgres::Row| {
+        let lag: Option<i64> = row.try_get(2)?;
+        Ok(Standby { name: row.try_get(0)?, streaming: row.try_get(1)?, lag: lag.and_then(|l| u64::try_from(l).ok()) })
+    };
+    session.client.query(query, &[]).await?.iter().map(standby).collect()
+}
+
+/// The timeline that a primary writes, once `user`, if there is to be one, can stream from it. Asked until it answers.
+pub(super) async fn timeline(local: &Local, user: Option<&str>) -> u32 {
+    // The checkpoint of a new primary comes later than its new timeline, which is in its files' names already.
+    let query = "select ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4
+        where $1::text is null or exists (select from pg_roles where rolname = $1)";
+    loop {
+        let asked = local.within(TIMEOUT, async |client| {
+            Ok(client.query_opt(query, &[&user]).await?.map(|row| row.try_get::<_, i32>(0)).transpose()?)
+        });
+        if let Ok(Some(timeline)) = asked.await {
+            return timeline.cast_unsigned();
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+impl Manager {
+    pub(super) fn checkpoint(&self) {
+        let local = self.local();
+        let most = CHECKPOINT.min(self.limits.shutdown_timeout / 2);
+        self.spawn_input(async move {
+            if let Some(local) = local {
+                let done = local.within(most, async |client| {
+                    client.batch_execute("set statement_timeout = 0").await?;
+                    Ok(client.batch_execute("checkpoint").await?)
+                });
+                if let Err(error) = done.await {
+                    tracing::warn!("no checkpoint before the hand-over: {error}");
+                }
+            }
+            Some(ha::Input::Checkpointed)
+        });
+    }
+
+    /// As soon as the shutdown's checkpoint is written, `pod` is waited for to have replayed it: the postmaster itself may
+    /// go on for long, for another standby or an archiver.
+    pub(super) fn await_target(&self, pod: &str) {
+        let launch = &self.plan.launch;
+        let (pgdata, bindir, runner) = (launch.pgdata.clone(), launch.bindir.clone(), self.runner.clone());
+        let (pod, address, most) = (pod.to_string(), self.pod_http(pod), self.limits.shutdown_timeout);
+        self.spawn_input(async move {
+            let caught_up = async {
+                let address = address.ok_or("it has not said where it is")?;
+                let begun = Instant::now();
+                while State::read(&pgdata) != Some(State::ShutDown) {
+                    if begun.elapsed() > most {
+                        return Err(format!("the shutdown took longer than {} s", most.as_secs()));
+                    }
+                    sleep(POLL).await;
+                }
+                let control = ControlData::read(&pgdata, &bindir, &runner).await.map_err(|e| e.to_string())?;
+                let wanted = Replayed {
+                    system_id: control.system_identifier.to_string(),
+                    timeline: control.checkpoint_timeline,
+                    lsn: crate::postgres::replication::lsn::Lsn(control.checkpoint.0 + 1),
+                };
+                peer::wait_replayed(&pod, &address, &wanted, CATCH_UP).await.map_err(|e| e.to_string())
+            };
+            Some(ha::Input::CaughtUp(caught_up.await))
+        });
+    }
+}
