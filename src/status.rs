@@ -17,6 +17,8 @@ pub struct Status {
     pub problems: Vec<String>,
     /// The same with levels, and what is worth knowing besides.
     pub findings: Vec<Finding>,
+    /// The cluster of which this one is a member.
+    pub cluster: Option<Cluster>,
     /// The manager that answers.
     pub manager: Manager,
 }
@@ -70,6 +72,57 @@ pub struct Member {
     pub slots: Vec<Slot>,
     /// What PostgreSQL itself says; none when it does not answer, and of other members.
     pub postgres: Option<Facts>,
+}
+
+/// A cluster in Kubernetes: what its Lease and its pods say, and what its members answer right now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// The member that says this.
+    pub this: String,
+    /// Who is in office; none: nobody.
+    pub leader: Option<String>,
+    /// The term of the latest leader.
+    pub term: Option<u64>,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// The leader, then the others by name: everybody who has a pod or may take over.
+    pub members: Vec<ClusterMember>,
+}
+
+/// One member of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterMember {
+    /// The pod's name.
+    pub name: String,
+    /// `primary`, `standby`, or none while it is neither, or where it is not known.
+    pub role: Option<String>,
+    /// As a [`Member`]'s, as it last said; `no pod`, or `unknown` while it has said nothing.
+    pub state: String,
+    /// Seconds since this member came into that state; of a standby, on its leader, since it connected.
+    pub state_age_seconds: Option<u64>,
+    /// The timeline that it is on.
+    pub timeline: Option<u32>,
+    /// The write position of a primary, or how far a standby has received or replayed, whichever is more.
+    pub lsn: Option<String>,
+    /// How many bytes of WAL a standby has neither received nor replayed of what the leader has written. Both were asked at
+    /// about the same time.
+    pub lag_bytes: Option<u64>,
+    /// Whether a standby that runs streams. Known of this member, and to the leader.
+    pub streaming: Option<bool>,
+    /// `async`, `sync`, `quorum` or `potential`: whether commits wait for it. Known to the leader.
+    pub sync: Option<String>,
+    /// Whether it may take over: its data directory is on the record that the Lease keeps.
+    pub listed: Option<bool>,
+    /// Whether somebody fenced it.
+    pub fenced: bool,
+    /// Whether changed settings wait for a restart.
+    pub pending_restart: bool,
+    /// Whether it answered right now. One that did not may well run.
+    pub reachable: bool,
+    /// What it says is wrong with it.
+    pub problem: Option<String>,
 }
 
 /// Long work on a data directory.

@@ -69,3 +69,9 @@ pub(super) fn post(run_dir: Option<&Path>, path: &str) -> ExitCode {
         Err(error) => fail(EX_FAILED, error),
     }
 }
+
+/// As a value in a query.
+pub(super) fn escaped(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod manifest;
 mod run;
 mod status;
 mod table;
@@ -10,6 +11,7 @@ use std::{fmt, path::Path, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::pid1::fence;
 use crate::settings::{Flags, SETTINGS, run_dir, variable};
 
 /// `EX_CONFIG` of `sysexits.h`: the settings, or what they name, cannot be used; nothing was touched.
@@ -19,6 +21,10 @@ const EX_USAGE: u8 = 2;
 
 /// Runs the command that `arguments` (without the program's name) ask for.
 pub fn main(arguments: Vec<String>) -> ExitCode {
+    // First, and not among the commands: it stays small by doing nothing else, and people have no use for it.
+    if arguments.first().is_some_and(|a| a == fence::GUARD) {
+        return fence::guard().map_or_else(|error| fail(EX_USAGE, error), |()| ExitCode::SUCCESS);
+    }
     // `run` has its own rules: most of its arguments are PostgreSQL's.
     if arguments.first().is_some_and(|a| a == "run") {
         return run::main(arguments.into_iter().skip(1).collect());
@@ -35,8 +41,19 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         Some(("restart", m)) => with_run_dir(m, |dir| client::post(dir, "/restart")),
         Some(("reload", m)) => with_run_dir(m, |dir| client::post(dir, "/reload")),
         Some(("promote", m)) => with_run_dir(m, |dir| client::post(dir, "/promote")),
+        Some(("switchover", m)) => with_run_dir(m, |dir| {
+            let to = m.get_one::<String>("to").map_or("any", String::as_str);
+            client::post(dir, &format!("/switchover?to={}", client::escaped(to)))
+        }),
+        Some(("fence", m)) => with_run_dir(m, |dir| {
+            let state = m.get_one::<String>("state").map_or("", String::as_str);
+            client::post(dir, &format!("/fence?state={state}"))
+        }),
+        Some(("pause", m)) => with_run_dir(m, |dir| client::post(dir, "/pause")),
+        Some(("resume", m)) => with_run_dir(m, |dir| client::post(dir, "/resume")),
         Some(("reinit", m)) => with_run_dir(m, |dir| client::post(dir, "/reinit")),
         Some(("check", m)) => check::main(&flags(m)),
+        Some(("manifest", m)) => manifest::main(m),
         // clap knows no other.
         _ => ExitCode::from(EX_USAGE),
     }
@@ -81,6 +98,29 @@ fn command() -> Command {
                 .args(settings()),
         )
         .subcommand(
+            Command::new("switchover")
+                .about("In a cluster: hand the primary over; waits, and says how long writes were refused")
+                .arg(
+                    Arg::new("to")
+                        .long("to")
+                        .value_name("MEMBER")
+                        .help("The pod that is to take over [default: the best standby]"),
+                )
+                .args(settings()),
+        )
+        .subcommand(
+            Command::new("fence")
+                .about("In a cluster: keep this member's PostgreSQL down (on), or let it run again (off)")
+                .arg(Arg::new("state").value_name("on|off").required(true).value_parser(["on", "off"]))
+                .args(settings()),
+        )
+        .subcommand(
+            Command::new("pause")
+                .about("In a cluster: no failover, promotion or demotion happens by itself until resume")
+                .args(settings()),
+        )
+        .subcommand(Command::new("resume").about("In a cluster: end a pause").args(settings()))
+        .subcommand(
             Command::new("reinit")
                 .about("Throw away what this standby has and clone it anew; refused on a primary")
                 .args(settings()),
@@ -90,6 +130,7 @@ fn command() -> Command {
                 .about("Check, without changing anything, whether `run` would work; exit 0 or 78")
                 .args(settings()),
         )
+        .subcommand(manifest::command())
 }
 
 const RUN_HELP: &str = "\

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     postgres::config::report::Setting,
-    status::{self, Level, Member, Status},
+    status::{self, Cluster, ClusterMember, Level, Member, Status},
     units,
 };
 
@@ -86,7 +86,7 @@ fn write(text: &str) -> io::Result<()> {
 }
 
 /// None: go on. A reader that has gone has seen enough.
-fn written(result: io::Result<()>) -> Option<ExitCode> {
+pub(super) fn written(result: io::Result<()>) -> Option<ExitCode> {
     match result {
         Ok(()) => None,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Some(ExitCode::SUCCESS),
@@ -129,7 +129,11 @@ fn understand<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> 
 const HEADINGS: [&str; 9] = ["NAME", "ROLE", "STATE", "TL", "LSN", "LAG", "SYNC", "PENDING RESTART", "AGE"];
 
 fn members(status: &Status, colour: bool) -> String {
-    let mut text = table(HEADINGS, status.members.iter().map(row).collect(), colour);
+    let rows = match &status.cluster {
+        Some(cluster) => cluster.members.iter().map(|m| cluster_row(m, this(status, cluster, m))).collect(),
+        None => status.members.iter().map(row).collect(),
+    };
+    let mut text = table(HEADINGS, rows, colour);
     for finding in &status.findings {
         let (mark, style) = match finding.level {
             Level::Wrong => ("!", WRONG),
@@ -142,13 +146,51 @@ fn members(status: &Status, colour: bool) -> String {
     text
 }
 
-fn row(member: &Member) -> [Cell; 9] {
-    let plain = |text: Option<String>| (text.unwrap_or_else(|| "-".into()), PLAIN);
-    let pending = match member.pending_restart() {
+fn plain(text: Option<String>) -> Cell {
+    (text.unwrap_or_else(|| "-".into()), PLAIN)
+}
+
+fn pending(member: &Member) -> Cell {
+    match member.pending_restart() {
         [] => plain(None),
         [one] => (one.name.clone(), WAITING),
         several => (format!("{} settings", several.len()), WAITING),
+    }
+}
+
+/// What the member that answers knows of itself beyond what all know of each other.
+fn this<'a>(status: &'a Status, cluster: &Cluster, member: &ClusterMember) -> Option<&'a Member> {
+    status.members.first().filter(|_| cluster.this == member.name)
+}
+
+fn cluster_row(member: &ClusterMember, this: Option<&Member>) -> [Cell; 9] {
+    let state = match (this, member.streaming) {
+        (Some(this), _) => state(this),
+        // One that has said nothing, or has no pod, is not there to be reached.
+        _ if !member.reachable && !matches!(&*member.state, "no pod" | "unknown") => ("unreachable".into(), WRONG),
+        (None, Some(true)) => ("streaming".into(), PLAIN),
+        (None, Some(false)) => ("not streaming".into(), WRONG),
+        (None, None) => state_word(&member.state),
     };
+    let pending = match (this, member.pending_restart) {
+        (Some(this), _) => pending(this),
+        (None, true) => ("yes".into(), WAITING),
+        (None, false) => plain(None),
+    };
+    [
+        plain(Some(member.name.clone())),
+        plain(member.role.clone()),
+        state,
+        plain(member.timeline.map(|t| t.to_string())),
+        plain(member.lsn.clone()),
+        plain(member.lag_bytes.map(units::size)),
+        plain(member.sync.clone()),
+        pending,
+        plain(member.state_age_seconds.map(units::age)),
+    ]
+}
+
+fn row(member: &Member) -> [Cell; 9] {
     [
         plain(Some(member.name.clone())),
         plain(member.role.clone()),
@@ -157,7 +199,7 @@ fn row(member: &Member) -> [Cell; 9] {
         plain(member.lsn.clone()),
         plain(lag(member)),
         plain(member.sync.clone()),
-        pending,
+        pending(member),
         plain(member.state_age_seconds.map(units::age)),
     ]
 }
@@ -172,15 +214,17 @@ fn state(member: &Member) -> Cell {
         }
         (None, Some(facts)) if standby && facts.streaming => ("streaming".into(), PLAIN),
         (None, Some(_)) if standby => ("not streaming".into(), WRONG),
-        _ => {
-            let style = match member.state.as_str() {
-                "running" | "streaming" => PLAIN,
-                "crashed" | "stopped" => WRONG,
-                _ => WAITING,
-            };
-            (member.state.clone(), style)
-        }
+        _ => state_word(&member.state),
     }
+}
+
+fn state_word(state: &str) -> Cell {
+    let style = match state {
+        "running" | "streaming" => PLAIN,
+        "crashed" | "stopped" | "no pod" => WRONG,
+        _ => WAITING,
+    };
+    (state.into(), style)
 }
 
 /// `0 B`, `1.2 MB 3s`.
@@ -225,7 +269,7 @@ mod tests {
 
     fn status(members: Vec<Member>, findings: Vec<Finding>) -> Status {
         let manager = Manager { version: "0".into(), pid: 1, uptime_seconds: 3, restarts: 0, log_lines_dropped: 2 };
-        Status { members, problems: Vec::new(), findings, manager }
+        Status { members, problems: Vec::new(), findings, cluster: None, manager }
     }
 
     fn member(name: &str, role: &str, state: &str) -> Member {
@@ -288,6 +332,50 @@ db2   -     cloning 8 %  -   -    -    -     -                -
             "{coloured:?}"
         );
         assert!(coloured.contains("\u{1b}[33mcloning 8 %\u{1b}[0m"), "{coloured:?}");
+    }
+
+    #[test]
+    fn the_members_of_a_cluster() {
+        let of = |name: &str, role: &str| ClusterMember {
+            name: name.into(),
+            role: Some(role.into()),
+            state: "running".into(),
+            timeline: Some(1),
+            lsn: Some("0/3000148".into()),
+            reachable: true,
+            ..ClusterMember::default()
+        };
+        let standby = |name: &str, streaming| ClusterMember { streaming, lag_bytes: Some(0), ..of(name, "standby") };
+        let members = vec![
+            of("db-0", "primary"),
+            ClusterMember { lag_bytes: Some(1_258_291), state_age_seconds: Some(5), ..standby("db-1", Some(true)) },
+            ClusterMember { pending_restart: true, ..standby("db-2", None) },
+            standby("db-3", Some(false)),
+            ClusterMember { reachable: false, lag_bytes: None, lsn: None, ..standby("db-4", None) },
+            ClusterMember { name: "db-5".into(), state: "no pod".into(), ..ClusterMember::default() },
+        ];
+        let cluster = Cluster {
+            name: "db".into(),
+            this: "db-1".into(),
+            leader: Some("db-0".into()),
+            term: Some(7),
+            paused: false,
+            members,
+        };
+        let pending = |name: &str| PendingRestart { name: name.into(), value: "1".into(), new_value: "2".into() };
+        let facts = Facts { streaming: true, pending_restart: vec![pending("port")], ..Facts::default() };
+        let this = Member { postgres: Some(facts), ..member("db-1", "standby", "running") };
+        let status = Status { cluster: Some(cluster), ..status(vec![this], Vec::new()) };
+        let text = "\
+NAME  ROLE     STATE          TL  LSN        LAG     SYNC  PENDING RESTART  AGE
+db-0  primary  running        1   0/3000148  -       -     -                -
+db-1  standby  streaming      1   0/3000148  1.2 MB  -     port             5s
+db-2  standby  running        1   0/3000148  0 B     -     yes              -
+db-3  standby  not streaming  1   0/3000148  0 B     -     -                -
+db-4  standby  unreachable    1   -          -       -     -                -
+db-5  -        no pod         -   -          -       -     -                -
+";
+        assert_eq!(super::members(&status, false), text);
     }
 
     #[test]

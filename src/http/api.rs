@@ -1,15 +1,22 @@
 //! What the handlers know: how to ask the loop, and how to ask PostgreSQL without burdening it.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Semaphore, oneshot};
 
-use super::status::{OnDisk, View};
+use super::{
+    member,
+    status::{OnDisk, View},
+};
 use crate::{
+    cluster::kubernetes::Kubernetes,
+    cluster::peer,
+    ha::member::{Account, Pod},
     lifecycle::Phase,
     manager::{Event, Events, Snapshot},
     metrics::Metrics,
@@ -18,6 +25,7 @@ use crate::{
             report::{self, Setting},
             standby::Raise,
         },
+        kept::{Kept, Row},
         ping::{Ping, Pinger},
         replication::stat::Replication,
         sql::{self, Facts, Local, Login},
@@ -38,6 +46,7 @@ const CONTROL_DATA_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(4);
 
 type Details = (Facts, Replication);
+type Answers = BTreeMap<String, Result<Account, String>>;
 type Latest<T> = Arc<Mutex<Option<(Instant, Result<T, String>)>>>;
 
 /// The handlers' state. Clones share it.
@@ -50,13 +59,30 @@ pub struct Api {
     facts: Latest<Facts>,
     details: Latest<Details>,
     pub(super) metrics: Metrics,
+    kept: Kept,
+    answers: Arc<Mutex<Option<(Instant, Answers)>>>,
+    /// Where the commands of a cluster go.
+    pub(super) kubernetes: Option<Kubernetes>,
+    /// Turns to wait for a standby to replay.
+    pub(super) waits: Arc<Semaphore>,
 }
 
 impl Api {
     /// For the loop behind `events`, the server that `login` opens and the user's files in `config_dir`.
-    pub fn new(events: Events, login: Login, config_dir: &Path) -> Self {
+    pub fn new(events: Events, login: Login, config_dir: &Path, kubernetes: Option<Kubernetes>) -> Self {
         let metrics = Metrics::new(login.clone(), config_dir);
-        Self { events, login, metrics, ping: Arc::default(), facts: Arc::default(), details: Arc::default() }
+        Self {
+            events,
+            login,
+            metrics,
+            ping: Arc::default(),
+            facts: Arc::default(),
+            details: Arc::default(),
+            kept: Kept::default(),
+            answers: Arc::default(),
+            kubernetes,
+            waits: Arc::new(Semaphore::new(member::WAITS)),
+        }
     }
 
     /// How things are; none when the loop does not turn.
@@ -96,6 +122,12 @@ impl Api {
 
     /// All that `status` shows.
     pub(super) async fn status(&self, snapshot: &Snapshot) -> Status {
+        let (here, answers) = tokio::join!(self.here(snapshot), self.answers(snapshot));
+        View { answers, ..here }.status()
+    }
+
+    /// What was found out of this member.
+    async fn here<'a>(&self, snapshot: &'a Snapshot) -> View<'a> {
         let ping = self.accepting(snapshot).await;
         let running = matches!(snapshot.memory.phase, Phase::Running { .. });
         let said = match running && ping == Ping::Accepting {
@@ -105,7 +137,27 @@ impl Api {
         let paused = said.as_ref().is_some_and(|s| s.as_ref().is_ok_and(|(_, r)| r.replay_paused));
         let too_small = if paused { self.too_small().await } else { Vec::new() };
         let custom_queries = self.metrics.problem();
-        View { snapshot, ping, said, too_small, custom_queries, on_disk: OnDisk::of(&snapshot.pgdata) }.status()
+        let (on_disk, answers) = (OnDisk::of(&snapshot.pgdata), Answers::new());
+        View { snapshot, ping, said, too_small, custom_queries, on_disk, answers }
+    }
+
+    /// What all members of the cluster say of themselves right now, or why they do not. Nobody is there who has not said
+    /// where to ask.
+    async fn answers(&self, snapshot: &Snapshot) -> Answers {
+        let Some(view) = &snapshot.cluster else { return Answers::new() };
+        let mut last = self.answers.lock().await;
+        if let Some((_, answers)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return answers.clone();
+        }
+        let others = view.pods.values().filter(|pod| pod.name != view.pod);
+        let http = |pod: &Pod| Some(pod.status.as_ref()?.http.clone()).filter(|address| !address.is_empty());
+        let others: Vec<_> = others.filter_map(|pod| Some((pod.name.clone(), http(pod)?))).collect();
+        let (own, others) =
+            tokio::join!(member::fresh(self, snapshot, peer::DEADLINE), peer::ask_each(&others, peer::DEADLINE));
+        let others = others.into_iter().map(|(pod, answer)| (pod, answer.map_err(|e| e.to_string())));
+        let answers: Answers = others.chain(own.map(|account| (view.pod.clone(), Ok(account)))).collect();
+        *last = Some((Instant::now(), answers.clone()));
+        answers
     }
 
     /// The facts, with what there is to say of replication.
@@ -123,6 +175,16 @@ impl Api {
                 details
             }
         }
+    }
+
+    /// The first row of the answer to `query`, from the session that is kept. A server that starts or stops is not asked.
+    pub(super) async fn kept_row(&self, snapshot: &Snapshot, query: &str, deadline: Duration) -> Result<Row, String> {
+        let running = snapshot.postgres.as_ref().filter(|_| matches!(snapshot.memory.phase, Phase::Running { .. }));
+        let (Some(file), Some((dir, port))) = (running, address(snapshot)) else {
+            return Err("PostgreSQL does not run".into());
+        };
+        let local = Local { socket_dir: dir.into(), port, login: self.login.clone() };
+        self.kept.row(&local, file.pid.as_raw(), query, deadline).await.map_err(|e| e.to_string())
     }
 
     /// Which settings are smaller than on the primary; none where that cannot be found out.

@@ -17,9 +17,9 @@ use crate::{
     status::Settings,
 };
 
-type Answer = (StatusCode, String);
+pub(super) type Answer = (StatusCode, String);
 
-fn refused(why: impl Into<String>) -> Answer {
+pub(super) fn refused(why: impl Into<String>) -> Answer {
     (StatusCode::CONFLICT, why.into() + "\n")
 }
 
@@ -42,6 +42,9 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// Promotes this member and waits until it accepts writes. A primary is one already.
 pub(super) async fn promote(State(api): State<Api>) -> Answer {
+    if api.kubernetes.is_some() {
+        return super::cluster::promote(&api).await;
+    }
     match api.snapshot().await.map(|s| s.memory.phase) {
         Some(Phase::Running { role: Role::Primary }) => return (StatusCode::OK, "this member is the primary\n".into()),
         Some(Phase::Running { role: Role::Standby }) => {}

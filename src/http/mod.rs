@@ -2,7 +2,9 @@
 //! loop for everything they say.
 
 mod api;
+mod cluster;
 mod commands;
+mod member;
 mod probes;
 mod status;
 
@@ -93,6 +95,10 @@ pub fn serve_control(path: &Path, api: Api) -> Result<(), Error> {
             .route("/reload", post(commands::reload))
             .route("/promote", post(commands::promote))
             .route("/reinit", post(commands::reinit))
+            .route("/switchover", post(cluster::switchover))
+            .route("/fence", post(cluster::fence))
+            .route("/pause", post(cluster::pause))
+            .route("/resume", post(cluster::resume))
             .route("/settings", get(commands::settings))
             .with_state(api),
     );
@@ -110,5 +116,6 @@ fn read_only(api: Api) -> Router {
         .route("/read-only", get(probes::read_only))
         .route("/status", get(probes::status))
         .route("/metrics", get(probes::metrics))
+        .route("/member", get(member::member))
         .with_state(api)
 }

@@ -40,6 +40,8 @@ pub(super) async fn livez(State(api): State<Api>) -> Answer {
 pub(super) async fn startupz(State(api): State<Api>) -> Answer {
     let Some(snapshot) = api.snapshot().await else { return no(STUCK) };
     match snapshot.memory.phase {
+        // Told so by the cluster: to kill the container would not bring PostgreSQL up.
+        Phase::Idle => yes(snapshot.memory.phase.name()),
         Phase::Begun
         | Phase::Working { .. }
         | Phase::Waiting { job: Some(_), .. }
@@ -88,6 +90,10 @@ async fn ready(api: &Api, asked: &Asked, fits: impl Fn(Role) -> bool) -> Answer 
     let Phase::Running { role } = snapshot.memory.phase else { return no(describe(&snapshot)) };
     if !fits(role) {
         return no(format_args!("this member is a {role:?}").to_string().to_lowercase());
+    }
+    // The Lease may be lost a moment before the server is gone.
+    if role == Role::Primary && snapshot.account.as_ref().is_some_and(|a| !a.primary) {
+        return no("this member does not hold the cluster's Lease");
     }
     match api.accepting(&snapshot).await {
         Ping::Accepting => {}

@@ -1,10 +1,16 @@
-//! Status as a pure function of what was found out: who the members are, and (in [`findings`]) what is wrong.
+//! Status as a pure function of what was found out: who the members are (of a cluster: in [`cluster`]), and (in
+//! [`findings`]) what is wrong.
 
+mod cluster;
 mod findings;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use crate::{
+    ha::member::Account,
     lifecycle::{Job, Phase, Role},
     manager::Snapshot,
     postgres::{
@@ -32,6 +38,8 @@ pub(super) struct View<'a> {
     /// What is wrong with the custom queries for metrics.
     pub(super) custom_queries: Option<String>,
     pub(super) on_disk: OnDisk,
+    /// What the members of the cluster answered, this one too, or why they did not.
+    pub(super) answers: BTreeMap<String, Result<Account, String>>,
 }
 
 /// What lies beside the data directory.
@@ -64,6 +72,7 @@ impl View<'_> {
             members: std::iter::once(self.this()).chain(self.source()).chain(self.standbys()).collect(),
             problems: wrong.map(|f| f.text.clone()).collect(),
             findings,
+            cluster: self.cluster(),
             manager: Manager {
                 version: env!("CARGO_PKG_VERSION").into(),
                 pid: std::process::id(),
@@ -198,4 +207,4 @@ fn role_name(role: Role) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

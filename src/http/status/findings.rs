@@ -18,11 +18,18 @@ use crate::{
 
 /// In words, the worst first.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn say(&mut self, level: Level, text: impl Into<String>) {
+    pub(super) fn say(&mut self, level: Level, text: impl Into<String>) {
         self.0.push(Finding { level, text: text.into() });
+    }
+
+    /// Says it unless `known`, which is part of it, was said before.
+    pub(super) fn say_once(&mut self, level: Level, text: &str, known: &str) {
+        if !self.0.iter().any(|f| f.text.contains(known)) {
+            self.say(level, text);
+        }
     }
 }
 
@@ -36,6 +43,7 @@ impl View<'_> {
             replication.slots.iter().for_each(|s| slot(s, replication, &mut found));
         }
         self.manager(&mut found);
+        self.cluster_findings(&mut found);
         on_disk(&self.on_disk, &self.snapshot.memory.phase, &mut found);
         found.0.sort_by_key(|f| f.level);
         found.0
@@ -62,7 +70,12 @@ impl View<'_> {
             Phase::Waiting { until: at, job: None } => {
                 found.say(Level::Wrong, format!("PostgreSQL is started again in {}: {reason}", until(at)));
             }
-            Phase::Begun | Phase::Starting | Phase::Stopping { .. } | Phase::Cancelling | Phase::CleaningUp => {
+            Phase::Begun
+            | Phase::Idle
+            | Phase::Starting
+            | Phase::Stopping { .. }
+            | Phase::Cancelling
+            | Phase::CleaningUp => {
                 found.say(Level::Waiting, format!("PostgreSQL does not accept connections ({phase}): {reason}"));
             }
             Phase::Ended { .. } => found.say(Level::Wrong, format!("PostgreSQL does not run: {reason}")),

@@ -21,14 +21,16 @@ fn snapshot(phase: Phase, reason: Reason) -> Snapshot {
         source: None,
         source_role: None,
         waiting: None,
+        account: None,
+        cluster: None,
     }
 }
 
-fn running(role: Role) -> Snapshot {
+pub(in crate::http) fn running(role: Role) -> Snapshot {
     snapshot(Phase::Running { role }, Reason::Ready)
 }
 
-fn view<'a>(snapshot: &'a Snapshot, said: Option<(Facts, Replication)>) -> View<'a> {
+pub(super) fn view<'a>(snapshot: &'a Snapshot, said: Option<(Facts, Replication)>) -> View<'a> {
     View {
         snapshot,
         ping: Ping::Accepting,
@@ -36,18 +38,19 @@ fn view<'a>(snapshot: &'a Snapshot, said: Option<(Facts, Replication)>) -> View<
         too_small: Vec::new(),
         custom_queries: None,
         on_disk: OnDisk::default(),
+        answers: BTreeMap::new(),
     }
 }
 
-fn primary() -> Facts {
+pub(super) fn primary() -> Facts {
     Facts { timeline: Some(3), lsn: Some("0/5000000".into()), ..Facts::default() }
 }
 
-fn standby() -> Facts {
+pub(super) fn standby() -> Facts {
     Facts { streaming: true, lag_bytes: Some(0), ..primary() }
 }
 
-fn receiver(name: &str, state: &str) -> Receiver {
+pub(super) fn receiver(name: &str, state: &str) -> Receiver {
     Receiver {
         name: name.into(),
         address: Some("10.0.0.2".into()),
