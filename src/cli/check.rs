@@ -1,5 +1,7 @@
 //! `podgres check`: whether `run` would work, found out without changing anything. One line each; exit 0 or 78.
 
+mod kubernetes;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -63,6 +65,9 @@ fn examine(flags: &Flags) -> Verdicts {
     }
     verdicts.push(("run-dir", writable_run_dir(settings.run_dir.as_deref())));
     verdicts.push(("/dev/shm", shm::warning().map_or(Good("large enough".into()), Doubtful)));
+    if let Some(settings) = &settings.kubernetes {
+        verdicts.extend(kubernetes::examine(settings));
+    }
     verdicts
 }
 
@@ -110,7 +115,12 @@ fn data_directory(settings: &Settings, bindir: Bindir) -> (PathBuf, Verdict) {
             let official = settings.official.clone();
             let config_dir = settings.config_dir.clone();
             let plan = Plan { launch, official, scripts_dir: initialise::SCRIPTS_DIR.into(), config_dir };
-            let checked = if settings.standby_of.is_some() { Ok(()) } else { plan.check() };
+            let (checked, fate) = match (&settings.standby_of, &settings.kubernetes) {
+                (Some(_), _) => (Ok(()), "cloned"),
+                // Any member may be the first.
+                (None, Some(_)) => (plan.check(), "initialised, or cloned from the primary"),
+                (None, None) => (plan.check(), "initialised"),
+            };
             match (checked, can_make(&pgdata)) {
                 (Err(error), _) => Bad(error.to_string()),
                 (_, false) => Bad(format!(
@@ -118,7 +128,7 @@ fn data_directory(settings: &Settings, bindir: Bindir) -> (PathBuf, Verdict) {
                     pgdata.display(),
                     nix::unistd::geteuid()
                 )),
-                _ => Good(format!("{} is empty and will be initialised", pgdata.display())),
+                _ => Good(format!("{} is empty and will be {fate}", pgdata.display())),
             }
         }
     };
