@@ -89,7 +89,8 @@ fn settings_stand_before_the_command_and_wrong_ones_are_refused() {
         (&["-e", "PODGRES_LISTN=x"][..], &[][..], "nearest one is listen"),
         (&["-e", "PODGRES_LISTEN=x"], &[], "PODGRES_LISTEN"),
         (&[], &["--shutdown-timeot", "9s"], "shutdown-timeout"),
-        (&[], &["--mode", "kubernetes"], "--mode"),
+        (&[], &["--mode", "k8s"], "--mode"),
+        (&[], &["--mode", "kubernetes"], "POD_NAME (metadata.name)"),
     ] {
         let output = run(15, &[options, &["-e", "POSTGRES_PASSWORD=x"]].concat(), arguments);
         assert_eq!(output.status.code(), Some(78), "{options:?} {arguments:?}");

@@ -137,6 +137,14 @@ impl Volume {
         Self(name)
     }
 
+    /// One of so many megabytes, in memory. What is in it is gone when no container uses it.
+    pub fn small(megabytes: u32) -> Self {
+        let name = unique("volume");
+        let size = format!("o=size={megabytes}m,mode=1777");
+        docker_ok(&["volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", &size, &name]);
+        Self(name)
+    }
+
     /// `NAME:PATH`, for `-v`.
     pub fn at(&self, path: &str) -> String {
         format!("{}:{path}", self.0)

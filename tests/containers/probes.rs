@@ -38,6 +38,14 @@ fn a_primary_from_initialisation_to_its_freeze() {
 }
 
 #[test]
+fn a_standalone_server_says_that_it_is_a_member_of_no_cluster() {
+    let container = Container::postgres(17, &[], &[]).ready();
+    let (status, text) = container.http("/member");
+    assert_eq!((status, text.trim_end()), (404, "this server is a member of no cluster"));
+    assert_eq!(codes(&container, &["/member?replayed=0/1&within=10", "/member?replayed=one"]), [404, 400]);
+}
+
+#[test]
 fn a_server_without_a_free_connection_is_ready_and_probes_take_none() {
     let container =
         Container::postgres(15, &[], &["-c", "max_connections=5", "-c", "superuser_reserved_connections=0"]).ready();

@@ -1,0 +1,39 @@
+//! Kubernetes mode with a real API server and real PostgreSQL: the contract's lines and the protocol's, one test each.
+//!
+//! A member here is a Pod object, a service account's token bound to it and a container; the harness does what a kubelet
+//! would. `node` has the few tests with a real one. `tests/run` builds the images and runs this, as root: cuts are rules in
+//! the containers' network namespaces.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test program"
+)]
+
+#[path = "../containers/harness.rs"]
+mod harness;
+
+mod api;
+mod client;
+mod cluster;
+mod load;
+mod member;
+mod network;
+mod proxy;
+
+mod api_server;
+mod bootstrap;
+mod commands;
+mod failover;
+mod fencing;
+mod node;
+mod partitions;
+mod permissions;
+mod returning;
+mod status;
+mod switchover;
+mod the_harness;
