@@ -356,6 +356,7 @@ impl Turn<'_> {
             sent,
             direct,
             standbys: Vec::new(),
+            looked: Mono::ZERO,
             streamed,
             was_writable: false,
             leaving: None::<Leaving>,

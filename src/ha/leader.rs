@@ -96,9 +96,13 @@ impl Turn<'_> {
     }
 
     fn reasons_to_leave(&mut self) {
-        if self.m.terminating.is_some() {
+        if let Some(since) = self.m.terminating {
+            let hands_over = self.m.hands_over && self.is_writable();
+            if hands_over && !self.has_looked_since(since) {
+                return;
+            }
             let paused = self.m.lease().is_some_and(Lease::is_paused);
-            let to = self.best_target().filter(|_| self.m.hands_over && !paused && self.is_writable());
+            let to = self.best_target().filter(|_| hands_over && !paused);
             return self.begin_to_leave(to, Why::Terminating);
         }
         if self.own().is_some_and(Pod::is_fenced) {
@@ -114,6 +118,13 @@ impl Turn<'_> {
         if let Some((to, request)) = self.request() {
             self.begin_to_leave(Some(to), Why::Switchover(request));
         }
+    }
+
+    /// Whether who streams was looked at after `since`: what was seen before may be gone by then. Not waited for for ever.
+    pub(super) fn has_looked_since(&mut self, since: Mono) -> bool {
+        let looked = self.office().is_some_and(|o| o.looked > since) || self.now >= since + LOOK;
+        self.wake_at(since + LOOK);
+        looked
     }
 
     fn is_writable(&self) -> bool {
@@ -318,6 +329,7 @@ impl Turn<'_> {
             office.streamed.insert(standby.name.clone(), now);
         }
         office.standbys = standbys;
+        office.looked = now;
     }
 
     /// The leader, and every standby that it saw close behind within a lease's duration.
@@ -387,6 +399,9 @@ impl Turn<'_> {
             .map(|(name, _)| name.clone())
     }
 }
+
+/// A look at who streams takes milliseconds.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a member cannot take over.
 #[derive(Debug, Clone, PartialEq, Eq)]

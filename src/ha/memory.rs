@@ -62,6 +62,8 @@ pub struct In {
     pub direct: bool,
     /// Who streams.
     pub standbys: Vec<Standby>,
+    /// When that was last seen.
+    pub looked: Mono,
     /// When each standby was last seen streaming, by name.
     pub streamed: BTreeMap<String, Mono>,
     /// Whether writes were accepted in this office.
@@ -230,7 +232,7 @@ impl Memory {
             let listed = record.is_some_and(|r| r.members.contains(copy));
             listed && office.standbys.iter().any(|s| s.streaming && s.name == name)
         };
-        self.request_since.is_some() || !copies.into_iter().all(|copy| settled(&copy))
+        self.request_since.is_some() || self.terminating.is_some() || !copies.into_iter().all(|copy| settled(&copy))
     }
 
     /// The office, if this member is in it.

@@ -6,6 +6,7 @@ use super::{
     About, Action, Data, Server, Turn,
     leader::Unfit,
     lease::Lease,
+    member::Pod,
     memory::{Commanded, HandedOver, Request},
 };
 
@@ -17,10 +18,26 @@ const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(60);
 impl Turn<'_> {
     /// A hand-over that somebody asks for and that can be done.
     pub(super) fn request(&mut self) -> Option<(String, Request)> {
-        if self.m.local.server != Server::Primary {
+        if self.m.local.server != Server::Primary || !self.is_asked() {
+            self.m.request_since = None;
             return None;
         }
-        self.promote_request().or_else(|| self.switchover_request())
+        let since = *self.m.request_since.get_or_insert(self.now);
+        if !self.has_looked_since(since) {
+            return None;
+        }
+        let request = self.promote_request().or_else(|| self.switchover_request());
+        if request.is_some() {
+            self.m.request_since = None;
+        }
+        request
+    }
+
+    fn is_asked(&self) -> bool {
+        let promote = |pod: &Pod| pod.promote.as_ref().is_some_and(|v| !self.is_handled(&pod.uid, "promote", v));
+        let switchover = self.m.lease().and_then(|l| l.switchover_to.as_ref());
+        self.m.pods.iter().flat_map(|pods| pods.values()).any(promote)
+            || switchover.is_some_and(|v| !self.is_handled("", "switchover-to", v))
     }
 
     fn promote_request(&mut self) -> Option<(String, Request)> {
@@ -73,13 +90,9 @@ impl Turn<'_> {
     /// What was seen last may be two seconds old, and a standby that was just restarted is on its way: so long a request
     /// waits before it is refused.
     fn may_pass(&mut self, unfit: &Unfit) -> bool {
-        let since = *self.m.request_since.get_or_insert(self.now);
+        let since = self.m.request_since.unwrap_or(self.now);
         self.wake_at(since + REQUEST_WAITS);
-        let waits = unfit.may_pass && self.now < since + REQUEST_WAITS;
-        if !waits {
-            self.m.request_since = None;
-        }
-        waits
+        unfit.may_pass && self.now < since + REQUEST_WAITS
     }
 
     /// What is asked of this very member.
