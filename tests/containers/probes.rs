@@ -166,7 +166,7 @@ fn the_schema_of_status_is_stable() {
         keys.join(" ")
     };
     let member = &status["members"][0];
-    assert_eq!(keys(&status), "findings manager members problems");
+    assert_eq!(keys(&status), "cluster findings manager members problems");
     assert_eq!(keys(&status["manager"]), "log_lines_dropped pid restarts uptime_seconds version");
     let expected = "accepting address data_directory job kept_data_directory lag_bytes lag_seconds lsn name postgres \
                     postgres_pid promotion_milliseconds reason role slots source state state_age_seconds sync timeline \
