@@ -71,7 +71,7 @@ pub fn step(limits: &Limits, memory: Memory, now: Mono, input: Input) -> (Memory
         Input::Refused { why, exit } => refused(memory, now, why, exit),
         Input::TooSmall(why) => too_small(limits, memory, now, why),
         Input::Unproven => (Memory { unproven: memory.phase == Phase::Starting, ..memory }, Vec::new()),
-        Input::Ready(role) => ready(memory, now, role),
+        Input::Ready(role) => ready(limits, memory, now, role),
         Input::Exited(exit) => exited(memory, now, exit),
         Input::CleanedUp => cleaned_up(memory, now),
         Input::Signal(signal) => signalled(limits, memory, now, signal),
@@ -121,7 +121,10 @@ fn refused(memory: Memory, now: Mono, why: String, exit: i32) -> (Memory, Vec<Ac
     }
 }
 
-fn ready(mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
+fn ready(limits: &Limits, mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
+    if role == Role::Primary && memory.goal.is_some_and(|goal| !matches!(goal, Goal::Primary { .. })) {
+        return promoted_by_others(limits, memory, now);
+    }
     if !matches!(memory.phase, Phase::Starting | Phase::Running { .. }) || memory.phase == (Phase::Running { role }) {
         return nothing(memory);
     }
@@ -151,6 +154,16 @@ fn ready(mut memory: Memory, now: Mono, role: Role) -> (Memory, Vec<Action>) {
         memory.goal = memory.goal.map(|_| Goal::Primary { direct: true });
     }
     (memory.enter(now, Phase::Running { role }, reason), actions)
+}
+
+/// Somebody promoted it past the cluster, with `pg_promote()` say. There may be another primary: this one must not live a
+/// moment longer.
+fn promoted_by_others(limits: &Limits, mut memory: Memory, now: Mono) -> (Memory, Vec<Action>) {
+    if !matches!(memory.phase, Phase::Starting | Phase::Running { .. }) {
+        return nothing(memory);
+    }
+    memory.next = Some(Next::Pursue);
+    order(limits, memory, now, Stop::Kill, Reason::PromotedByOthers)
 }
 
 fn exited(mut memory: Memory, now: Mono, exit: Exit) -> (Memory, Vec<Action>) {

@@ -345,7 +345,8 @@ impl Manager {
             let _ = events.send(Event::Input(Input::Exited(exit))).await;
         });
         let (events, child, pgdata) = (self.events.clone(), server.child.clone(), self.plan.launch.pgdata.clone());
-        spawn_local(async move { watch::watch_role(&pgdata, &child, &events).await });
+        let stale = server.stale;
+        spawn_local(async move { watch::watch_role(&pgdata, &child, stale, &events).await });
     }
 
     /// Sees to it that no process of the server is left, then passes on the last lines of its log.

@@ -47,6 +47,8 @@ pub enum Reason {
     Ready,
     /// A signal said so.
     Told(Signal),
+    /// It was promoted, and not by the cluster.
+    PromotedByOthers,
     /// The cluster wants this of the member.
     ClusterDecided(Goal),
     /// A command on the control socket said so.
@@ -93,6 +95,12 @@ impl fmt::Display for Reason {
             Self::ReinitCommanded => write!(f, "a new clone was commanded"),
             Self::Ready => write!(f, "PostgreSQL accepts connections"),
             Self::Told(signal) => write!(f, "SIG{} was received", signal.name()),
+            Self::PromotedByOthers => {
+                write!(
+                    f,
+                    "PostgreSQL was promoted by somebody else than the cluster: killed, another may be the primary"
+                )
+            }
             Self::ClusterDecided(goal) => match goal {
                 Goal::Down => write!(f, "the cluster wants no PostgreSQL here for now"),
                 Goal::Initialise => write!(f, "the cluster is made here"),

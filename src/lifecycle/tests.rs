@@ -580,3 +580,12 @@ fn in_a_cluster_nobody_promotes_past_the_lease() {
     let run = run.then(Input::Ready(Role::Standby)).forget();
     run.then(Input::Promote).then(signal(Usr1)).does(&[]);
 }
+
+#[test]
+fn in_a_cluster_who_was_promoted_by_hand_is_killed() {
+    let run =
+        Run::of(CLUSTERED, Data::Whole).then(aim(Goal::Standby)).then(Input::Looked(Look::Standby(Reason::Begun)));
+    let run = run.then(Input::Ready(Role::Standby)).forget();
+    let run = run.then(Input::Ready(Role::Primary)).does(&[Action::Stop(Stop::Kill)]);
+    run.ends(Exit::Signal(9)).does(&[Action::CleanUp, Action::Work(Job::Look)]);
+}

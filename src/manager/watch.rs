@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::sys::signal::Signal;
@@ -32,11 +32,11 @@ const POLL_STANDBY: Duration = Duration::from_millis(500);
 const POLL_PROMOTION: Duration = Duration::from_millis(2);
 
 /// Sends the role whenever it changes; returns when it cannot change any more.
-pub(super) async fn watch_role(pgdata: &Path, child: &Child, events: &Events) {
+pub(super) async fn watch_role(pgdata: &Path, child: &Child, stale: Option<SystemTime>, events: &Events) {
     let begun = Instant::now();
     let mut told = None;
     while child.is_running() {
-        let role = server::role(pgdata, child.pid);
+        let role = server::role(pgdata, child.pid, stale);
         if let Some(role) = role.filter(|r| Some(*r) != told) {
             told = Some(role);
             let _ = events.send(Event::Input(Input::Ready(role))).await;
@@ -77,7 +77,7 @@ pub(super) async fn end_leftovers(launch: &Launch) {
 /// Sends the role as soon as a promotion has happened.
 pub(super) async fn watch_promotion(pgdata: &Path, child: &Child, events: &Events) {
     while child.is_running() {
-        if server::role(pgdata, child.pid) == Some(Role::Primary) {
+        if server::role(pgdata, child.pid, None) == Some(Role::Primary) {
             let _ = events.send(Event::Input(Input::Ready(Role::Primary))).await;
             return;
         }

@@ -2,6 +2,7 @@
 //! (`src/include/utils/pidfile.h`; the same eight lines from 10 to 18).
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::unistd::Pid;
 
@@ -31,6 +32,12 @@ pub enum Status {
     Ready,
     /// In recovery and, since `hot_standby` is off, accepts no connections.
     Standby,
+}
+
+/// When the file in `pgdata` was last written. A server that was killed leaves one, which says that it is ready, and in the
+/// next container the next server may well have the same pid.
+pub fn written(pgdata: &Path) -> Option<SystemTime> {
+    std::fs::metadata(pgdata.join("postmaster.pid")).ok()?.modified().ok()
 }
 
 impl PidFile {

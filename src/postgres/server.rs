@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use command_fds::CommandFdExt;
@@ -18,7 +18,7 @@ use super::{
     config,
     controldata::State,
     lock::DirLock,
-    pidfile::{PidFile, Status},
+    pidfile::{self, PidFile, Status},
     processes,
 };
 use crate::{
@@ -65,6 +65,8 @@ pub enum Error {
 pub struct Server {
     /// Its process.
     pub child: Child,
+    /// When `postmaster.pid` was last written before this server was started.
+    pub stale: Option<SystemTime>,
     pgdata: PathBuf,
     tailer: Option<logs::Tailer>,
 }
@@ -106,10 +108,11 @@ impl Server {
             let copy: OwnedFd = lock.descriptor().map_err(failed("cannot copy the lock's descriptor"))?;
             command.preserved_fds(vec![copy]);
         }
+        let stale = pidfile::written(&launch.pgdata);
         let child = runner
             .spawn(&mut command, "postgres")
             .map_err(failed(&format!("cannot execute {}", launch.bindir.program("postgres").display())))?;
-        Ok(Self { child, pgdata: launch.pgdata.clone(), tailer: Some(tailer) })
+        Ok(Self { child, stale, pgdata: launch.pgdata.clone(), tailer: Some(tailer) })
     }
 
     /// Tells it to stop. Returns at once.
@@ -156,7 +159,12 @@ impl Server {
 ///
 /// `postmaster.pid` says "ready" of a hot standby too (`PMSIGNAL_BEGIN_HOT_STANDBY`, postmaster.c). The state in
 /// `pg_control` changes at the very moment at which a promoted server begins to accept writes (`StartupXLOG`, xlog.c).
-pub fn role(pgdata: &Path, pid: nix::unistd::Pid) -> Option<Role> {
+///
+/// A file that was not written since `stale` is another server's.
+pub fn role(pgdata: &Path, pid: nix::unistd::Pid, stale: Option<SystemTime>) -> Option<Role> {
+    if stale.is_some() && pidfile::written(pgdata) == stale {
+        return None;
+    }
     PidFile::read(pgdata).filter(|f| f.pid == pid && f.status == Some(Status::Ready))?;
     match State::read(pgdata)? {
         State::InArchiveRecovery => Some(Role::Standby),
@@ -323,5 +331,24 @@ mod tests {
             remove_pid_file_without_pid(dir.path());
             assert_eq!(path.exists(), stays, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_pid_file_that_says_ready_from_before_the_start_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("global")).unwrap();
+        let mut control = [0; 20];
+        control[16..].copy_from_slice(&6_u32.to_ne_bytes());
+        fs::write(dir.path().join("global/pg_control"), control).unwrap();
+        let file = dir.path().join("postmaster.pid");
+        let text = "19\n/data\n1700000000\n5432\n/run\n*\n1 1\nready   \n";
+        fs::write(&file, text).unwrap();
+        let role = |stale| super::role(dir.path(), nix::unistd::Pid::from_raw(19), stale);
+        assert_eq!(role(None), Some(Role::Primary));
+        let stale = pidfile::written(dir.path());
+        assert_eq!(role(stale), None, "the pid is the same, the server another");
+        let later = stale.unwrap() + std::time::Duration::from_millis(1);
+        fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
+        assert_eq!(role(stale), Some(Role::Primary));
     }
 }
