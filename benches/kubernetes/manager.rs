@@ -1,8 +1,7 @@
 //! The managers that are compared: how each is run in a pod, allowed to use the API, and asked to hand over.
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, TcpStream},
+    net::Ipv4Addr,
     process::{Command, Stdio},
     sync::OnceLock,
     time::Duration,
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::COORDINATION,
+    client,
     client::PASSWORD,
     harness::{Files, image, stdout},
     world::{Member, NAME, World},
@@ -181,20 +181,10 @@ fn patroni_image() -> &'static str {
 
 /// A request to a member's HTTP port; the status code (0: no answer) and the body.
 fn http(address: Ipv4Addr, method: &str, path: &str, body: &str) -> (u16, String) {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&(address, 8008).into(), Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-type: application/json\r\n\
-             content-length: {length}\r\n\r\n{body}"
-        )?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = ask().unwrap_or_default();
-    let code = text.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or(0);
-    (code, text.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default())
+    let length = body.len();
+    let text = format!(
+        "{method} {path} HTTP/1.0\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    );
+    client::request(address, Duration::from_secs(60), &text)
 }

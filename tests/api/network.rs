@@ -2,18 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use podgres::cluster::kubernetes::{Error, Seen};
+use podgres::{
+    cluster::kubernetes::{Error, Kubernetes, Seen},
+    ha::lease::Lease,
+};
 
 use crate::harness::{DEADLINE, Proxy, SOON, Space, held, run, watching};
+
+/// A client whose way to the API can fail, and the Lease that `holder` has.
+async fn by_proxy(space: &Space, direct: &Kubernetes, holder: &str) -> (Proxy, Kubernetes, Lease) {
+    let proxy = Proxy::new();
+    let kubernetes = space.connect_by(&proxy);
+    let lease = direct.write_lease(None, &held(holder), DEADLINE).await.unwrap();
+    (proxy, kubernetes, lease)
+}
 
 #[test]
 fn the_leader_that_came_while_the_api_could_not_be_reached_is_told() {
     let space = Space::new();
     run(&space, |direct| async {
         let direct = direct;
-        let proxy = Proxy::new();
-        let kubernetes = space.connect_by(&proxy);
-        let lease = direct.write_lease(None, &held("demo-0"), DEADLINE).await.unwrap();
+        let (proxy, kubernetes, lease) = by_proxy(&space, &direct, "demo-0").await;
         watching(&kubernetes, async |told| {
             told.fine().await;
             proxy.cut();
@@ -57,9 +66,7 @@ fn a_held_lease_that_falls_silent_is_watched_anew_and_the_pods_with_it() {
     let space = Space::new();
     run(&space, |direct| async {
         let direct = direct;
-        let proxy = Proxy::new();
-        let kubernetes = space.connect_by(&proxy);
-        let lease = direct.write_lease(None, &held("demo-0"), DEADLINE).await.unwrap();
+        let (proxy, kubernetes, lease) = by_proxy(&space, &direct, "demo-0").await;
         watching(&kubernetes, async |told| {
             told.fine().await;
             proxy.forget();
@@ -85,9 +92,7 @@ fn an_api_that_does_not_answer_is_trouble_and_requests_end_at_their_deadline() {
     let space = Space::new();
     run(&space, |direct| async {
         let direct = direct;
-        let proxy = Proxy::new();
-        let kubernetes = space.connect_by(&proxy);
-        let lease = direct.write_lease(None, &held("demo-0"), DEADLINE).await.unwrap();
+        let (proxy, kubernetes, lease) = by_proxy(&space, &direct, "demo-0").await;
         watching(&kubernetes, async |told| {
             told.fine().await;
             kubernetes.read_lease(DEADLINE).await.unwrap();
@@ -113,9 +118,7 @@ fn the_silence_of_a_lease_that_nobody_holds_means_nothing() {
     let space = Space::new();
     run(&space, |direct| async {
         let direct = direct;
-        let proxy = Proxy::new();
-        let kubernetes = space.connect_by(&proxy);
-        let lease = direct.write_lease(None, &held(""), DEADLINE).await.unwrap();
+        let (proxy, kubernetes, lease) = by_proxy(&space, &direct, "").await;
         watching(&kubernetes, async |told| {
             told.fine().await;
             let connections = proxy.accepted();

@@ -55,10 +55,15 @@ fn rows(messages: &[SimpleQueryMessage]) -> String {
 
 /// GET on the HTTP port; the status code (0: no answer) and the body.
 pub fn http(address: Ipv4Addr, path: &str) -> (u16, String) {
+    request(address, QUESTION, &format!("GET {path} HTTP/1.0\r\nhost: member\r\n\r\n"))
+}
+
+/// A request of HTTP/1.0 to the HTTP port, as text; the status code (0: no answer within `patience`) and the body.
+pub fn request(address: Ipv4Addr, patience: Duration, text: &str) -> (u16, String) {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, 8008)), Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(QUESTION))?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: member\r\n\r\n").as_bytes())?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(text.as_bytes())?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)

@@ -1,0 +1,233 @@
+//! Out of office: founding, following, standing.
+
+use super::*;
+
+#[test]
+fn the_first_member_makes_the_cluster_and_serves_nobody_before_it_is_recorded() {
+    let mut a = Member::new("a");
+    a.give(Input::Pods([("a".to_string(), Pod { status: None, ..pod("a") })].into()));
+    a.give(Input::Lease(None));
+    let taken = a.take_written().expect("it takes the Lease");
+    assert_eq!((taken.term, taken.holder.as_str(), taken.record), (1, "a", Some(record(&["a"]))));
+    let lease = Lease { version: "1".into(), ..a_lease(&a, 1) };
+    let sent = a.now;
+    a.now += MS(20);
+    let actions = a.give(Input::Written { sent, result: Ok(lease) });
+    assert!(actions.contains(&Action::Arm(sent + S(8))) && actions.contains(&Action::NoteOffice(1)), "{actions:?}");
+    assert_eq!(aims(&actions), [Goal::Initialise]);
+    let actions = a.local(|l| {
+        l.data = Data::Unrecorded;
+        l.system_id = Some(42);
+    });
+    assert_eq!(aims(&actions), [], "not before the identity is on the Lease");
+    let actions = a.granted();
+    assert!(actions.contains(&Action::NoteRecorded), "{actions:?}");
+    assert_eq!(aims(&actions), [Goal::Primary { direct: true }]);
+    assert_eq!(a.memory.lease().unwrap().system_id, Some(42));
+}
+
+fn a_lease(member: &Member, term: u64) -> Lease {
+    Lease {
+        holder: member.config.pod.clone(),
+        instance: member.config.instance.clone(),
+        pod_uid: member.config.uid.clone(),
+        duration: S(10),
+        term,
+        record: Some(record(&[&member.config.pod])),
+        ..Lease::default()
+    }
+}
+
+#[test]
+fn nobody_makes_a_cluster_while_somebody_may_have_data() {
+    let empty = |name: &str, instance: &str| Pod {
+        status: Some(Status { instance: instance.into(), ..Status::default() }),
+        ..pod(name)
+    };
+    let mut a = Member::new("a");
+    a.give(Input::Pods([("a", "i"), ("b", "")].map(|(n, i)| (n.to_string(), empty(n, i))).into()));
+    a.give(Input::Lease(None));
+    assert!(!a.writes(), "b has not said whether it has data");
+    a.pods(&["b"]);
+    a.after(S(20));
+    assert!(!a.writes(), "b has data");
+    a.give(Input::Pods([("a", "i"), ("b", "j")].map(|(n, i)| (n.to_string(), empty(n, i))).into()));
+    assert!(a.writes(), "nobody has");
+}
+
+#[test]
+fn what_a_founder_made_is_discarded_where_the_lease_knows_another() {
+    let mut a = Member::new("a");
+    a.local(|l| {
+        l.data = Data::Unrecorded;
+        l.system_id = Some(1);
+    });
+    a.pods(&["a", "b"]);
+    let actions = a.give(Input::Lease(Some(led_by("b"))));
+    assert!(actions.contains(&Action::Discard), "{actions:?}");
+    a.local(|l| l.data = Data::Present);
+    let actions = a.give(Input::Lease(Some(led_by("b"))));
+    assert!(!actions.contains(&Action::Discard) && a.memory.reason == Reason::Foreign { ours: 1, theirs: 42 });
+}
+
+#[test]
+fn a_leader_is_gone_when_it_was_not_seen_to_renew_for_the_whole_duration() {
+    let mut b = Member::standby("b", &led_by("a"));
+    b.after(S(9));
+    b.give(Input::Lease(Some(Lease { version: "12".into(), switchover_to: Some("b".into()), ..led_by("a") })));
+    assert!(b.done.iter().any(|a| !matches!(a, Action::WriteLease { .. })));
+    b.after(MS(500));
+    assert!(b.done.contains(&Action::Ask(vec!["a".into(), "b".into(), "c".into()])), "asked a little before");
+    b.accounts(&[account("b", 5), account("c", 5)]);
+    assert!(!b.writes(), "not before its time");
+    b.after(MS(500));
+    let Some(Action::WriteLease { over, lease }) = b.done.iter().find(|a| matches!(a, Action::WriteLease { .. }))
+    else {
+        panic!("an annotation must not restart the wait: {:?}", b.memory.reason)
+    };
+    assert_eq!((over.as_deref(), lease.term, lease.holder.as_str()), (Some("12"), 8, "b"));
+    assert_eq!(lease.record, Some(record(&["a", "b", "c"])), "taking office leaves the record as it is");
+}
+
+#[test]
+fn a_renewal_restarts_the_wait() {
+    let mut b = Member::standby("b", &led_by("a"));
+    b.after(S(9));
+    b.give(Input::Lease(Some(Lease { version: "12".into(), renewed: "t2".into(), ..led_by("a") })));
+    b.after(S(9));
+    assert!(!b.writes() && !b.done.iter().any(|a| matches!(a, Action::Ask(_))));
+}
+
+#[test]
+fn the_larger_duration_counts() {
+    let mut b = Member::standby("b", &Lease { duration: S(30), ..led_by("a") });
+    b.after(S(29));
+    assert!(!b.writes() && !b.done.iter().any(|a| matches!(a, Action::Ask(_))));
+}
+
+#[test]
+fn the_one_behind_leaves_it_to_the_one_ahead_for_a_second() {
+    let mut b = Member::standby("b", &led_by("a"));
+    b.after(S(10));
+    b.accounts(&[account("b", 5), account("c", 6)]);
+    assert!(!b.writes());
+    b.after(S(1));
+    b.accounts(&[account("b", 5), account("c", 6)]);
+    assert!(b.writes(), "{:?}", b.memory.reason);
+}
+
+#[test]
+fn a_freed_lease_is_for_the_one_it_was_freed_for() {
+    let mut b = Member::standby("b", &led_by("a"));
+    let actions = b.give(Input::Lease(Some(freed(Some(&copy("b"))))));
+    assert!(matches!(actions.as_slice(), [Action::WriteLease { .. }, ..]), "at once: {actions:?}");
+    let mut c = Member::standby("c", &led_by("a"));
+    c.give(Input::Lease(Some(freed(Some(&copy("b"))))));
+    c.after(MS(4900));
+    assert!(!c.writes() && !c.done.iter().any(|a| matches!(a, Action::Ask(_))));
+    c.after(MS(100));
+    c.accounts(&[account("c", 5)]);
+    assert!(c.writes(), "after five seconds anyone may");
+}
+
+#[test]
+fn an_empty_holder_alone_is_not_free() {
+    let mut b = Member::standby("b", &led_by("a"));
+    b.give(Input::Lease(Some(Lease { free: None, ..freed(None) })));
+    b.give(Input::Lease(Some(Lease { free: Some(Free { term: 6, to: None }), version: "13".into(), ..freed(None) })));
+    b.after(S(5));
+    assert!(!b.writes());
+}
+
+#[test]
+fn only_the_message_of_a_terminated_container_of_a_pod_that_goes_is_proof_of_death() {
+    let dies = |deleting: bool, ended: &str, uid: &str| {
+        let mut b = Member::standby("b", &led_by("a"));
+        b.pod("a", |p| {
+            p.deleting = deleting;
+            p.ended = vec![ended.into()];
+            p.uid = uid.into();
+        });
+        b.accounts(&[account("b", 5)]);
+        b.writes()
+    };
+    assert!(dies(true, "instance-a", "uid-a"));
+    assert!(!dies(false, "instance-a", "uid-a"), "it restarts in place and loses nothing");
+    assert!(!dies(true, "instance-of-before", "uid-a"));
+    assert!(!dies(true, "instance-a", "uid-of-another"));
+}
+
+#[test]
+fn the_same_pod_takes_its_office_again_at_once_and_on_the_same_timeline() {
+    let mut a = Member::new("a");
+    a.local(|l| {
+        l.data = Data::Present;
+        l.system_id = Some(42);
+        l.held = 7;
+    });
+    a.pods(&["a", "b"]);
+    let before = Lease { instance: "an earlier start".into(), ..led_by("a") };
+    a.give(Input::Lease(Some(before.clone())));
+    assert_eq!(aims(&a.done), [], "nothing was started before");
+    let actions = a.granted();
+    assert_eq!(aims(&actions), [Goal::Primary { direct: true }]);
+    let mut stranger = Member::new("a");
+    stranger.local(|l| l.data = Data::Present);
+    stranger.pods(&["a", "b"]);
+    stranger.give(Input::Lease(Some(Lease { pod_uid: "of another pod with this name".into(), ..before })));
+    assert!(!stranger.writes(), "the same name is a stranger");
+}
+
+#[test]
+fn a_copy_that_the_record_does_not_name_never_stands() {
+    let mut b = Member::standby("b", &Lease { record: Some(record(&["a", "c"])), ..led_by("a") });
+    b.after(S(60));
+    assert!(!b.writes());
+}
+
+#[test]
+fn nobody_stands_by_a_lease_that_was_restored() {
+    let mut b = Member::standby("b", &led_by("a"));
+    b.give(Input::Read(Ok(Some(Lease { version: "9".into(), term: 5, renewed: "t0".into(), ..led_by("c") }))));
+    b.after(S(60));
+    b.accounts(&[account("b", 5)]);
+    assert!(!b.writes(), "{:?}", b.memory.reason);
+}
+
+#[test]
+fn a_pause_stops_elections_and_its_end_counts_from_the_next_renewal() {
+    let paused = Lease { paused: Some("true".into()), duration: lease::PAUSED, ..led_by("a") };
+    let mut b = Member::standby("b", &paused);
+    b.after(S(60));
+    assert!(!b.writes());
+    // The leader may not know of the resume (T15), and whoever starts now has not seen the pause.
+    let resumed = Lease { version: "12".into(), paused: None, ..paused.clone() };
+    let mut c = Member::standby("c", &resumed);
+    for member in [&mut b, &mut c] {
+        member.give(Input::Lease(Some(resumed.clone())));
+        member.after(S(3600));
+        assert!(!member.writes());
+    }
+    b.give(Input::Lease(Some(Lease { version: "13".into(), renewed: "t2".into(), ..led_by("a") })));
+    b.after(S(10));
+    b.accounts(&[account("b", 5)]);
+    assert!(b.writes());
+}
+
+#[test]
+fn without_the_api_a_member_with_data_serves_reads() {
+    let mut b = Member::new("b");
+    b.local(|l| l.data = Data::Present);
+    b.give(Input::Reachable(false));
+    assert_eq!(aims(&b.done), []);
+    assert_eq!(aims(&b.after(S(3))), [Goal::Standby]);
+}
+
+#[test]
+fn nobody_is_woken_for_what_has_passed() {
+    let mut b = Member::standby("b", &Lease { record: Some(record(&["a", "c"])), ..led_by("a") });
+    for _ in 0..100 {
+        b.after(MS(200));
+        assert!(b.memory.wake.is_none_or(|w| w > b.now), "{:?} at {:?}", b.memory.wake, b.now);
+    }
+}

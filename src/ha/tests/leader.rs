@@ -1,0 +1,137 @@
+//! In office: renewing, the record, being fenced.
+
+use super::*;
+
+#[test]
+fn only_a_renewal_that_says_so_spares_a_leader_the_fence() {
+    let mut a = Member::leader("a");
+    let before = a.memory.lease().unwrap().clone();
+    a.give(Input::Lease(Some(Lease { version: "80".into(), paused: Some("true".into()), ..before })));
+    assert_eq!(a.take_written().map(|l| l.duration), Some(lease::PAUSED), "at once, not at its next turn");
+    let paused = Lease {
+        version: "81".into(),
+        renewed: "p".into(),
+        duration: lease::PAUSED,
+        ..a.memory.lease().unwrap().clone()
+    };
+    let actions = a.give(Input::Written { sent: a.now, result: Ok(paused.clone()) });
+    assert!(actions.contains(&Action::Disarm), "{actions:?}");
+    a.done.clear();
+    a.give(Input::Lease(Some(Lease { version: "82".into(), paused: None, ..paused })));
+    assert_eq!(a.take_written().map(|l| l.duration), Some(S(10)));
+}
+
+#[test]
+fn a_leader_renews_and_moves_its_fence() {
+    let mut a = Member::leader("a");
+    a.after(MS(1900));
+    assert!(!a.writes());
+    a.after(MS(100));
+    let sent = a.now;
+    let actions = a.granted();
+    assert!(actions.contains(&Action::Arm(sent + S(8))), "{actions:?}");
+    assert_eq!(a.memory.lease().unwrap().record, Some(record(&["a", "b", "c"])));
+}
+
+#[test]
+fn a_conflict_is_read_back_and_only_another_holder_ends_the_office() {
+    let mut a = Member::leader("a");
+    a.after(S(2));
+    let before = a.memory.lease().unwrap().clone();
+    a.take_written();
+    let actions = a.give(Input::Written { sent: a.now, result: Err(Refusal::Conflict) });
+    assert!(actions.contains(&Action::ReadLease));
+    let moved = Lease { version: "99".into(), paused: Some("false".into()), ..before.clone() };
+    a.give(Input::Read(Ok(Some(moved))));
+    assert!(a.writes(), "an annotation moved the version: once more");
+    a.take_written();
+    a.give(Input::Written { sent: a.now, result: Err(Refusal::Conflict) });
+    let other = Lease { version: "100".into(), term: before.term + 1, ..led_by("b") };
+    let actions = a.give(Input::Read(Ok(Some(other))));
+    assert!(kills(&actions), "{actions:?}");
+    assert_eq!(aims(&actions), [Goal::Down, Goal::Standby]);
+    assert!(!actions.contains(&Action::Disarm), "not while a postmaster is there");
+    assert!(a.local(|l| l.server = Server::Down).contains(&Action::Disarm));
+}
+
+#[test]
+fn a_lease_that_somebody_deleted_is_written_anew_by_the_leader_in_office() {
+    let mut a = Member::leader("a");
+    a.give(Input::Lease(None));
+    a.after(S(2));
+    let Some(Action::WriteLease { over: None, lease }) =
+        a.done.last().cloned().into_iter().find(|a| matches!(a, Action::WriteLease { .. }))
+    else {
+        panic!("{:?}", a.done)
+    };
+    assert_eq!((lease.term, lease.system_id, lease.record.clone()), (8, Some(42), Some(record(&["a", "b", "c"]))));
+    let mut b = Member::standby("b", &led_by("a"));
+    b.local(|l| l.record = Some(record(&["a", "b", "c"])));
+    b.give(Input::Lease(None));
+    b.after(S(9));
+    assert!(!b.writes());
+    b.after(S(1));
+    b.accounts(&[account("b", 5)]);
+    assert_eq!(b.take_written().unwrap().term, 8);
+}
+
+#[test]
+fn a_leader_that_was_fenced_begins_again_as_if_it_had_just_started() {
+    let mut a = Member::leader("a");
+    a.now += S(8);
+    let actions = a.give(Input::Fired);
+    assert_eq!((&a.memory.office, aims(&actions).as_slice()), (&Office::Out, [Goal::Standby].as_slice()));
+    assert!(!actions.contains(&Action::Disarm));
+    assert!(a.local(|l| l.server = Server::Down).contains(&Action::Disarm));
+    assert!(a.writes(), "the Lease is still this pod's: with its server proven dead it takes it again");
+}
+
+#[test]
+fn the_record_forgets_who_has_not_streamed_for_a_duration() {
+    let mut a = Member::leader("a");
+    for _ in 0..5 {
+        a.after(S(2));
+        a.streams(&["b"]);
+        a.granted();
+    }
+    a.after(S(2));
+    a.granted();
+    assert_eq!(a.memory.lease().unwrap().record, Some(record(&["a", "b"])));
+    a.streams(&["b", "c"]);
+    a.granted();
+    assert_eq!(a.memory.lease().unwrap().record, Some(record(&["a", "b", "c"])), "at once when it is back");
+    a.pod("c", |p| p.deleting = true);
+    a.granted();
+    assert_eq!(a.memory.lease().unwrap().record, Some(record(&["a", "b"])), "at once when its pod goes");
+}
+
+#[test]
+fn a_sick_server_is_killed_and_reaped_before_the_lease_is_freed() {
+    let mut a = Member::leader("a");
+    let actions = a.local(|l| l.sick = Some("its postmaster is frozen".into()));
+    assert!(kills(&actions) && a.take_written().is_none());
+    a.after(S(3));
+    assert!(!a.writes(), "it does not renew any more");
+    a.local(|l| l.server = Server::Down);
+    assert_eq!(a.take_written().unwrap().free, Some(Free { term: 8, to: None }));
+    let free = Lease {
+        version: "90".into(),
+        renewed: "y".into(),
+        free: Some(Free { term: 8, to: None }),
+        term: 8,
+        ..freed(None)
+    };
+    a.give(Input::Written { sent: a.now, result: Ok(free) });
+    a.local(|l| l.server = Server::Standby);
+    a.after(S(29));
+    assert!(!a.writes(), "it stands back for the others");
+}
+
+#[test]
+fn a_stale_label_of_another_is_corrected() {
+    let mut a = Member::leader("a");
+    let actions = a.pod("b", |p| p.role = Some("primary".into()));
+    let corrected =
+        Action::PatchPod { pod: "b".into(), uid: "uid-b".into(), role: Some(None), annotations: BTreeMap::new() };
+    assert!(actions.contains(&corrected), "{actions:?}");
+}
