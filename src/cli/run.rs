@@ -252,8 +252,7 @@ impl Session {
             tracing::warn!("{error}");
         }
         let port = self.settings.listen.address.port();
-        let (timeout, notes) = (self.settings.shutdown_timeout, Notes::load(pgdata));
-        Ok(Some(Cluster::new(settings, timeout, port, (kubernetes, fence), notes, instance)))
+        Ok(Some(Cluster::new(settings, port, (kubernetes, fence), Notes::load(pgdata), instance)))
     }
 
     /// Without its loop nobody would ever stop PostgreSQL, and an exit of PID 1 is a SIGKILL for it.

@@ -7,7 +7,7 @@ use super::{
     election::{self, StandBack},
     lease::Lease,
     member::Pod,
-    memory::{In, Leaving},
+    memory::In,
     record::{Copy, Record},
 };
 
@@ -351,7 +351,6 @@ impl Turn<'_> {
         let streamed = members.map(|m| (m.application_name(), self.now)).collect();
         self.m.office = Office::In(In {
             term: lease.term,
-            instance: self.config.instance.clone(),
             since: self.now,
             sent,
             direct,
@@ -359,7 +358,7 @@ impl Turn<'_> {
             looked: Mono::ZERO,
             streamed,
             was_writable: false,
-            leaving: None::<Leaving>,
+            leaving: None,
         });
         self.arm(fires);
         self.actions.push(Action::NoteOffice(lease.term));

@@ -58,8 +58,6 @@ pub struct Local {
     pub state: &'static str,
     /// Whether a job works on the data directory.
     pub busy: bool,
-    /// Whether it streams.
-    pub streaming: bool,
     /// Starts in a row after which it was never ready.
     pub failed_starts: u32,
     /// Since when a start or a recovery has made no progress.

@@ -136,7 +136,7 @@ impl Turn<'_> {
         if let Some(sick) = self.m.local.sick.clone().filter(|_| self.is_writable()) {
             return Some(sick);
         }
-        let others = self.m.lease().and_then(|l| l.record.as_ref()).is_some_and(|r| r.members.len() > 1);
+        let others = self.m.may_others_lead();
         if self.m.local.failed_starts >= MOST_FAILED_STARTS && others {
             return Some(format!("PostgreSQL could not be started {} times", self.m.local.failed_starts));
         }
@@ -149,14 +149,13 @@ impl Turn<'_> {
     }
 
     fn begin_to_leave(&mut self, to: Option<String>, why: Why) {
-        let now = self.now;
         let handing_over = to.is_some();
         if matches!(why, Why::Switchover(Request::SwitchoverTo(_))) {
             // Else the next leader would take it for a request of its own.
             self.actions.push(Action::ClearSwitchover);
         }
         let Some(office) = self.office_mut() else { return };
-        office.leaving = Some(Leaving { to, why, since: now, stopped: None, caught_up: None });
+        office.leaving = Some(Leaving { to, why, stopped: None, caught_up: None });
         if handing_over {
             self.actions.push(Action::Checkpoint);
         } else {
@@ -204,7 +203,7 @@ impl Turn<'_> {
         }
         let (Some(term), Some(lease)) = (self.office().map(|o| o.term), self.m.lease().cloned()) else { return };
         let named = leaving.to.as_ref().filter(|_| leaving.caught_up == Some(true));
-        let to = named.and_then(|pod| self.copy_of(pod));
+        let to = named.and_then(|pod| Some(self.m.copy_of(pod)?.copy));
         let freed = Lease {
             holder: String::new(),
             instance: String::new(),
@@ -216,23 +215,18 @@ impl Turn<'_> {
         self.write(Writing::Free, Some(lease.version), freed);
     }
 
-    fn copy_of(&self, pod: &str) -> Option<String> {
-        self.m.pods.as_ref()?.get(pod)?.status.as_ref()?.copy.clone()
-    }
-
     pub(super) fn freed(&mut self) {
         let Office::In(office) = std::mem::take(&mut self.m.office) else { return };
         self.m.goal = None;
         let Some(leaving) = office.leaving else { return };
         let to = leaving.to.filter(|_| leaving.caught_up == Some(true));
-        let others = self.m.lease().and_then(|l| l.record.as_ref()).is_some_and(|r| r.members.len() > 1);
         match leaving.why {
             Why::Switchover(request) => {
                 let stopped = leaving.stopped.unwrap_or(self.now);
-                self.m.handed_over = Some(HandedOver { request, to, term: office.term, stopped });
+                self.m.handed_over = Some(HandedOver { request, term: office.term, stopped });
             }
             why @ (Why::Unable(_) | Why::Full) => {
-                if others {
+                if self.m.may_others_lead() {
                     self.m.stand_back_until = self.now + self.config.duration * STAND_BACK;
                 }
                 self.warn("LeaderUnable", format!("gave up the lead of term {}: {why}", office.term));
@@ -335,10 +329,7 @@ impl Turn<'_> {
     /// The leader, and every standby that it saw close behind within a lease's duration.
     fn record(&self, office: &In, before: &Lease) -> Record {
         let known = before.record.iter().flat_map(|r| r.members.iter().cloned());
-        let seen = self.m.pods.iter().flatten().filter_map(|(name, pod)| {
-            let copy = pod.status.as_ref()?.copy.clone()?;
-            Some(Copy { pod: name.clone(), copy })
-        });
+        let seen = self.m.pods.iter().flatten().filter_map(|(name, _)| self.m.copy_of(name));
         let candidates: BTreeSet<Copy> = known.chain(seen).filter(|c| c.pod != self.config.pod).collect();
         let mut members: BTreeSet<Copy> = candidates.into_iter().filter(|c| self.may_be_listed(office, c)).collect();
         members.insert(self.copy());
@@ -372,9 +363,7 @@ impl Turn<'_> {
     }
 
     fn check_streaming(&self, pod: &str) -> Result<(), String> {
-        let copy = self.copy_of(pod).unwrap_or_default();
-        let name = Copy { pod: pod.into(), copy }.application_name();
-        match self.office().and_then(|o| o.standbys.iter().find(|s| s.name == name)) {
+        match self.row(pod) {
             _ if !self.is_writable() => Err("the primary does not accept writes at the moment".into()),
             None => Err(format!("{pod} does not stream from the primary")),
             Some(row) if !row.streaming => Err(format!("{pod} is still catching up with the primary")),
@@ -386,13 +375,14 @@ impl Turn<'_> {
         }
     }
 
+    fn row(&self, pod: &str) -> Option<&Standby> {
+        self.office()?.row(&self.m.copy_of(pod)?)
+    }
+
     /// The fit standby with the least lag.
     pub(super) fn best_target(&self) -> Option<String> {
         let priority = |p: &Pod| p.status.as_ref().map_or(100, |s| s.priority);
-        let lag = |name: &str| {
-            let copy = Copy { pod: name.into(), copy: self.copy_of(name)? };
-            self.office()?.standbys.iter().find(|s| s.name == copy.application_name())?.lag
-        };
+        let lag = |name: &str| self.row(name)?.lag;
         let pods = self.m.pods.iter().flatten();
         let fit = pods.filter(|(name, pod)| priority(pod) > 0 && self.check_target(name).is_ok());
         fit.min_by_key(|(name, pod)| (lag(name), u32::MAX - priority(pod), (*name).clone()))

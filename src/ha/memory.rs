@@ -52,8 +52,6 @@ pub enum Office {
 pub struct In {
     /// The term.
     pub term: u64,
-    /// The own instance.
-    pub instance: String,
     /// Since when.
     pub since: Mono,
     /// When the last renewal that succeeded was sent.
@@ -72,6 +70,14 @@ pub struct In {
     pub leaving: Option<Leaving>,
 }
 
+impl In {
+    /// What is known of the stream to `copy`.
+    pub(super) fn row(&self, copy: &Copy) -> Option<&Standby> {
+        let name = copy.application_name();
+        self.standbys.iter().find(|s| s.name == name)
+    }
+}
+
 /// An office is left step by step: checkpoint, shutdown, the Lease freed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Leaving {
@@ -79,8 +85,6 @@ pub struct Leaving {
     pub to: Option<String>,
     /// Why.
     pub why: Why,
-    /// Since when.
-    pub since: Mono,
     /// When the server was told to stop: from then on nobody writes.
     pub stopped: Option<Mono>,
     /// Whether the target has everything, once that is known.
@@ -130,8 +134,6 @@ pub(super) enum Writing {
 pub struct HandedOver {
     /// The request.
     pub request: Request,
-    /// The target, if one was named.
-    pub to: Option<String>,
     /// The term that ended.
     pub term: u64,
     /// Since when nobody could write.
@@ -219,20 +221,27 @@ impl Memory {
 
     /// Whether a look at who streams is wanted sooner than usual: a member with data does not stream, or is not on the record
     /// yet, or somebody asks for one that does not.
-    pub fn hurries(&self) -> bool {
+    /// `own`: the own pod.
+    pub fn hurries(&self, own: &str) -> bool {
         let Some(office) = self.in_office() else { return false };
-        let pods = self.pods.iter().flatten().filter(|(_, pod)| !pod.deleting);
-        let copies = pods.filter_map(|(name, pod)| {
-            let status = pod.status.as_ref().filter(|s| s.instance != office.instance)?;
-            Some(Copy { pod: name.clone(), copy: status.copy.clone()? })
-        });
+        let pods = self.pods.iter().flatten().filter(|(name, pod)| !pod.deleting && *name != own);
+        let mut copies = pods.filter_map(|(name, _)| self.copy_of(name));
         let record = self.lease().and_then(|l| l.record.as_ref());
-        let settled = |copy: &Copy| {
-            let name = copy.application_name();
-            let listed = record.is_some_and(|r| r.members.contains(copy));
-            listed && office.standbys.iter().any(|s| s.streaming && s.name == name)
+        let settled = |copy: Copy| {
+            record.is_some_and(|r| r.members.contains(&copy)) && office.row(&copy).is_some_and(|row| row.streaming)
         };
-        self.request_since.is_some() || self.terminating.is_some() || !copies.into_iter().all(|copy| settled(&copy))
+        self.request_since.is_some() || self.terminating.is_some() || !copies.all(settled)
+    }
+
+    /// The data directory of a pod, as its status says.
+    pub(super) fn copy_of(&self, pod: &str) -> Option<Copy> {
+        let copy = self.pods.as_ref()?.get(pod)?.status.as_ref()?.copy.clone()?;
+        Some(Copy { pod: pod.into(), copy })
+    }
+
+    /// Whether the record has more members than one: whether somebody else may lead.
+    pub(super) fn may_others_lead(&self) -> bool {
+        self.lease().and_then(|l| l.record.as_ref()).is_some_and(|r| r.members.len() > 1)
     }
 
     /// The office, if this member is in it.

@@ -49,8 +49,6 @@ pub struct Config {
     pub priority: u32,
     /// `start-timeout`.
     pub start_timeout: Duration,
-    /// `shutdown-timeout`.
-    pub shutdown_timeout: Duration,
 }
 
 /// The decision.

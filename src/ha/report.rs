@@ -96,12 +96,12 @@ impl Turn<'_> {
 
     /// A label outlives its pod's manager: `<cluster>-rw` must not keep a dead or deposed primary.
     fn correct_labels(&mut self) {
-        let pods = self.m.pods.clone().unwrap_or_default();
-        for (name, pod) in pods.into_iter().filter(|(name, _)| *name != self.config.pod) {
-            if pod.role.as_deref() == Some(PRIMARY) && self.m.patched.insert(name.clone()) {
+        let others = self.m.pods.iter().flatten().filter(|(name, _)| **name != self.config.pod);
+        for (name, pod) in others.filter(|(_, pod)| pod.role.as_deref() == Some(PRIMARY)) {
+            if self.m.patched.insert(name.clone()) {
                 self.actions.push(Action::PatchPod {
-                    pod: name,
-                    uid: pod.uid,
+                    pod: name.clone(),
+                    uid: pod.uid.clone(),
                     role: Some(None),
                     annotations: BTreeMap::new(),
                 });

@@ -211,20 +211,23 @@ impl Turn<'_> {
 
     /// What is gone may be asked again.
     pub(super) fn forget_handled(&mut self) {
-        let pods = self.m.pods.clone().unwrap_or_default();
-        let lease = self.m.lease().cloned().unwrap_or_default();
-        self.m.handled.retain(|(uid, key, value)| {
-            let Some(pod) = pods.values().find(|p| p.uid == *uid) else {
-                let now = if *key == "paused" { &lease.paused } else { &lease.switchover_to };
-                return uid.is_empty() && now.as_ref() == Some(value);
-            };
-            let now = match *key {
-                "promote" => &pod.promote,
-                "restart" => &pod.restart,
-                "reinit" => &pod.reinit,
-                _ => &pod.fenced,
-            };
-            now.as_ref() == Some(value)
-        });
+        let mut handled = std::mem::take(&mut self.m.handled);
+        handled.retain(|(uid, key, value)| self.annotation(uid, key) == Some(value));
+        self.m.handled = handled;
+    }
+
+    /// What the annotation says now; an empty UID means the Lease.
+    fn annotation(&self, uid: &str, key: &str) -> Option<&String> {
+        if uid.is_empty() {
+            let lease = self.m.lease()?;
+            return if key == "paused" { lease.paused.as_ref() } else { lease.switchover_to.as_ref() };
+        }
+        let pod = self.m.pods.iter().flat_map(|pods| pods.values()).find(|p| p.uid == uid)?;
+        match key {
+            "promote" => pod.promote.as_ref(),
+            "restart" => pod.restart.as_ref(),
+            "reinit" => pod.reinit.as_ref(),
+            _ => pod.fenced.as_ref(),
+        }
     }
 }

@@ -36,6 +36,7 @@ pub struct Cluster {
     system_id: Option<u64>,
     /// Where the own PostgreSQL is reached: this address, and its port.
     ip: String,
+    port: u16,
     /// What runs for as long as this server is a primary.
     leading: Option<Leading>,
     stuck: Option<(lifecycle::Phase, Mono)>,
@@ -71,7 +72,6 @@ impl Cluster {
     /// The tie of the data directory that `notes` are about.
     pub fn new(
         settings: &Settings,
-        shutdown_timeout: Duration,
         port: u16,
         (kubernetes, fence): (Kubernetes, Fence),
         notes: Notes,
@@ -89,7 +89,6 @@ impl Cluster {
             max_lag: settings.max_lag,
             priority: settings.priority,
             start_timeout: settings.start_timeout,
-            shutdown_timeout,
         };
         let memory = ha::Memory::after(notes.term);
         Self {
@@ -103,6 +102,7 @@ impl Cluster {
             begun: boottime(),
             system_id: None,
             ip: identity.ip.clone(),
+            port: DEFAULT_PORT,
             leading: None,
             stuck: None,
             full_since: None,
@@ -263,8 +263,15 @@ impl Manager {
     }
 
     pub(super) fn own_address(&self) -> String {
-        let port = self.server.as_ref().and_then(|s| s.pid_file()).map_or(DEFAULT_PORT, |f| f.port);
-        self.cluster.as_ref().map(|c| at(&c.ip, port)).unwrap_or_default()
+        self.cluster.as_ref().map(|c| at(&c.ip, c.port)).unwrap_or_default()
+    }
+
+    /// Asked of the file once for each server, not at each turn of the loop.
+    pub(super) fn note_port(&mut self) {
+        let file = self.server.as_ref().and_then(|s| s.pid_file());
+        if let (Some(cluster), Some(file)) = (&mut self.cluster, file) {
+            cluster.port = file.port;
+        }
     }
 
     /// The data directory is about to become another copy.

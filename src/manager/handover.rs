@@ -13,7 +13,7 @@ use crate::{
     ha::{self, Standby},
     postgres::{
         controldata::{ControlData, State},
-        sql::{Error, Local, Session},
+        sql::{self, Error, Local, Session},
     },
 };
 
@@ -70,12 +70,11 @@ async fn standbys(session: &Session) -> Result<Vec<Standby>, Error> {
 
 /// The timeline that a primary writes, once `user`, if there is to be one, can stream from it. Asked until it answers.
 pub(super) async fn timeline(local: &Local, user: Option<&str>) -> u32 {
-    // The checkpoint of a new primary comes later than its new timeline, which is in its files' names already.
-    let query = "select ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4
-        where $1::text is null or exists (select from pg_roles where rolname = $1)";
+    let query = "select $1::text is null or exists (select from pg_roles where rolname = $1)";
     loop {
         let asked = local.within(TIMEOUT, async |client| {
-            Ok(client.query_opt(query, &[&user]).await?.map(|row| row.try_get::<_, i32>(0)).transpose()?)
+            let role = client.query_one(query, &[&user]).await?.try_get::<_, bool>(0)?;
+            Ok(if role { sql::facts_of(client).await?.timeline } else { None })
         });
         if let Ok(Some(timeline)) = asked.await {
             return timeline.cast_unsigned();

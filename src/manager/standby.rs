@@ -65,12 +65,6 @@ pub(super) struct Link {
     streaming: bool,
 }
 
-impl Link {
-    pub(super) fn is_streaming(&self) -> bool {
-        self.streaming
-    }
-}
-
 /// The slot of a pod's copy: of another copy it is another one.
 pub(super) fn slot_of(pod: &str, copy: &str) -> String {
     membership::slot_name(pod, u64::from_str_radix(copy, 16).unwrap_or_default())
@@ -303,6 +297,7 @@ impl Manager {
             return;
         }
         self.tasks.end_role();
+        self.note_port();
         let Some(local) = self.local() else { return };
         let task = match role {
             Role::Primary => {

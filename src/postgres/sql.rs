@@ -192,7 +192,11 @@ pub async fn details(socket_dir: &Path, port: u16, login: &Login) -> Result<(Fac
     local.within(TIMEOUT, async |client| Ok((facts_of(client).await?, stat::replication(client).await?))).await
 }
 
-async fn facts_of(client: &Client) -> Result<Facts, Error> {
+/// The facts, over a session that somebody has.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub async fn facts_of(client: &Client) -> Result<Facts, Error> {
     let row = client.query_one(FACTS, &[]).await?;
     let pending = row.try_get::<_, bool>(4)?;
     Ok(Facts {

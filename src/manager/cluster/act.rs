@@ -80,20 +80,22 @@ impl Manager {
                 None
             }),
             Action::Event { about, warning, reason, note } => {
-                let pods = cluster.memory.pods.clone().unwrap_or_default();
+                let uid = |name: &String| Some(cluster.memory.pods.as_ref()?.get(name)?.uid.clone());
+                let (name, uid) = match about {
+                    ha::About::Lease => (None, String::new()),
+                    ha::About::Pod(name) => {
+                        let uid = uid(&name).unwrap_or_default();
+                        (Some(name), uid)
+                    }
+                };
                 if warning {
                     tracing::warn!(reason, "{note}");
                 } else {
                     tracing::info!(reason, "{note}");
                 }
                 self.spawn_input(async move {
-                    let about = match &about {
-                        ha::About::Lease => kubernetes::About::Lease,
-                        ha::About::Pod(name) => {
-                            let uid = pods.get(name).map_or("", |p| p.uid.as_str());
-                            kubernetes::About::Pod { name, uid }
-                        }
-                    };
+                    let pod = name.as_ref().map(|name| kubernetes::About::Pod { name, uid: &uid });
+                    let about = pod.unwrap_or(kubernetes::About::Lease);
                     let told = kubernetes.event(about, warning, reason, reason, &note).await;
                     told.inspect_err(|e| tracing::warn!("an Event could not be made: {e}")).ok();
                     None
@@ -102,12 +104,12 @@ impl Manager {
         }
     }
 
-    pub(in crate::manager) fn take_aim(&mut self, aim: Aim) {
+    fn take_aim(&mut self, aim: Aim) {
         self.take_source();
         self.decide(Input::Aim(aim));
     }
 
-    pub(in crate::manager) fn write_lease(&mut self, over: Option<String>, lease: Lease) {
+    fn write_lease(&mut self, over: Option<String>, lease: Lease) {
         let Some(cluster) = &self.cluster else { return };
         let (kubernetes, deadline) = (cluster.kubernetes.clone(), cluster.config.renew * 3 / 2);
         self.ask_api(async move |sent| {
@@ -124,13 +126,10 @@ impl Manager {
         });
     }
 
-    pub(in crate::manager) fn ask_api(&self, ask: impl AsyncFnOnce(Mono) -> ha::Input + 'static) {
+    fn ask_api(&self, ask: impl AsyncFnOnce(Mono) -> ha::Input + 'static) {
         let Some(cluster) = &self.cluster else { return };
-        let (sent, events) = (cluster.now(), self.events.clone());
-        spawn_local(async move {
-            let input = ask(sent).await;
-            drop(events.send(Event::Cluster(ClusterEvent::Input(input))).await);
-        });
+        let sent = cluster.now();
+        self.spawn_input(async move { Some(ask(sent).await) });
     }
 
     pub(in crate::manager) fn spawn_input(&self, work: impl Future<Output = Option<ha::Input>> + 'static) {
@@ -142,11 +141,10 @@ impl Manager {
         });
     }
 
-    pub(in crate::manager) fn ask_members(&self, members: &[String]) {
+    fn ask_members(&self, members: &[String]) {
         let Some(cluster) = &self.cluster else { return };
-        let pods = cluster.memory.pods.clone().unwrap_or_default();
         let own = (cluster.config.pod.clone(), cluster.config.http.clone());
-        let address = |pod: &String| Some((pod.clone(), pods.get(pod)?.status.as_ref()?.http.clone()));
+        let address = |pod: &String| Some((pod.clone(), self.pod_http(pod)?));
         let others = members.iter().filter(|pod| **pod != own.0).filter_map(address);
         let asked: Vec<(String, String)> = others.chain([own.clone()]).collect();
         self.ask_api(async move |_| ha::Input::Accounts(peer::ask(&asked, peer::DEADLINE).await));

@@ -3,7 +3,7 @@
 use super::{Cluster, Manager};
 use crate::{
     ha::{
-        self, Data, Known, Local, Mono, Server,
+        self, Data, Known, Local, Server,
         member::{Account, ClusterView},
     },
     lifecycle::{self, Phase, Role},
@@ -13,7 +13,7 @@ use crate::{
 impl Manager {
     pub(in crate::manager) fn local_for_cluster(&mut self) -> Option<Local> {
         let address = self.own_address();
-        let (phase, streaming) = (self.memory.phase.clone(), self.link.is_streaming());
+        let phase = self.memory.phase.clone();
         let cluster = self.cluster.as_mut()?;
         let now = cluster.now();
         let server = match &phase {
@@ -36,7 +36,7 @@ impl Manager {
             cluster.stuck = Some((phase.clone(), now));
         }
         let limit = cluster.config.duration - cluster.config.margin;
-        let waits = cluster.memory.hurries();
+        let waits = cluster.memory.hurries(&cluster.config.pod);
         if server != Server::Primary {
             // Its sessions would only be in the way of a shutdown.
             cluster.leading = None;
@@ -57,7 +57,6 @@ impl Manager {
             server,
             state: phase.name(),
             busy: matches!(phase, Phase::Working { .. } | Phase::Cancelling),
-            streaming,
             failed_starts: self.memory.failed_starts,
             stuck_since: cluster.stuck.as_ref().map(|(_, since)| *since),
             sick: sick.map(|s| s.to_string()),
@@ -68,11 +67,10 @@ impl Manager {
         })
     }
 
-    pub(in crate::manager) fn problem(&self) -> Option<String> {
-        let standby = self.memory.phase == Phase::Running { role: Role::Standby };
+    fn problem(&self) -> Option<String> {
         match &self.memory.phase {
             Phase::Waiting { .. } => Some(self.memory.reason.to_string()),
-            Phase::Running { .. } if standby => self.link.waiting.clone(),
+            Phase::Running { role: Role::Standby } => self.link.waiting.clone(),
             _ => None,
         }
     }
@@ -106,11 +104,12 @@ impl Manager {
 
     /// The cluster, as it is shown to people.
     pub(in crate::manager) fn cluster_view(&self) -> Option<ClusterView> {
-        let Cluster { config, memory, name, .. } = self.cluster.as_ref()?;
+        let cluster = self.cluster.as_ref()?;
+        let Cluster { config, memory, name, .. } = cluster;
         let usual = matches!(memory.reason, ha::Reason::Leads(_) | ha::Reason::Follows(_));
         let mut findings: Vec<String> = (!usual).then(|| memory.reason.to_string()).into_iter().collect();
         if let Some(since) = memory.silent_since {
-            let silent = memory_age(since, self.cluster.as_ref()?.now());
+            let silent = cluster.now().saturating_sub(since).as_secs();
             findings.push(format!("the Kubernetes API has not answered for {silent} s"));
         }
         findings.extend(memory.trouble.iter().map(|t| format!("the Lease could not be written: {t}")));
@@ -122,8 +121,4 @@ impl Manager {
             findings,
         })
     }
-}
-
-fn memory_age(since: Mono, now: Mono) -> u64 {
-    now.saturating_sub(since).as_secs()
 }
