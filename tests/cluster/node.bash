@@ -103,8 +103,13 @@ start_node() {
     docker version >/dev/null || die "the Docker engine does not answer; images/build starts one"
     [ "$address" != 127.0.0.1 ] || die "there is no docker0, the network of pods"
     if ! running kube-proxy && iptables -t nat -n -L KUBE-SERVICES >/dev/null 2>&1; then
-        die "there are iptables rules of a kube-proxy that was not started here: another Kubernetes runs on this machine," \
-            "or what ran here was not stopped by tests/cluster/down"
+        # The bridge is made by start_services alone. A node that was killed, as by a restart of the machine's services,
+        # leaves rules and pods of another time behind.
+        ip link show "$service_bridge" >/dev/null 2>&1 ||
+            die "there are iptables rules of a kube-proxy that was not started here: another Kubernetes runs on this machine"
+        ! running kubelet || die "kube-proxy has ended, but the kubelet runs: tests/cluster/down first"
+        echo "a node that was not stopped by tests/cluster/down left rules and pods behind: they are removed"
+        clear_node
     fi
     start_controllers
     start_services
