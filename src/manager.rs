@@ -246,6 +246,9 @@ impl Manager {
         self.memory = memory;
         if (&before.phase, &before.reason) != (&self.memory.phase, &self.memory.reason) {
             self.log_change();
+            if self.memory.reason == Reason::PromotedByOthers {
+                self.note_straying();
+            }
         }
         for action in actions {
             self.act(action);

@@ -22,6 +22,8 @@ pub struct Notes {
     pub held: u64,
     /// What began the timeline that it is on.
     pub began: Option<Began>,
+    /// Whether somebody promoted this copy past the cluster: it may be on a timeline that has the number of the leader's.
+    pub strayed: bool,
     /// Whether initdb made it and the Lease does not know it yet.
     pub unrecorded: bool,
     /// The highest term that was seen.
@@ -57,7 +59,7 @@ impl Notes {
 
     /// Of a copy that does not exist yet: an id that nobody had before, and no past.
     pub fn of_new_copy(&self, id: u64) -> Self {
-        Self { copy: format!("{:08x}", id & 0xffff_ffff), held: 0, began: None, unrecorded: false, ..self.clone() }
+        Self { copy: format!("{:08x}", id & 0xffff_ffff), held: 0, began: None, strayed: false, unrecorded: false, ..self.clone() }
     }
 }
 

@@ -332,10 +332,24 @@ impl Manager {
         }
     }
 
+    /// What it wrote by itself may be on a timeline that will have the number of a later leader's, and makes another copy of
+    /// it than the one that the record admits.
+    pub(super) fn note_straying(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if !cluster.notes.strayed {
+            cluster.notes = Notes { strayed: true, ..cluster.notes.of_new_copy(random()) };
+            self.save_notes();
+        }
+    }
+
     /// Two promotions that knew nothing of each other may have chosen the same number for their timelines (trace T13), which
     /// neither PostgreSQL nor pg_rewind can tell apart. The terms that began them tell.
     pub(super) fn other_lineage(&self) -> Option<Repair> {
         let cluster = self.cluster.as_ref().filter(|c| c.memory.in_office().is_none())?;
+        if cluster.notes.strayed {
+            let why = "diverged: somebody promoted this member past the cluster".into();
+            return Some(Repair { job: Job::Clone, why });
+        }
         let (ours, theirs) = (cluster.notes.began?, cluster.memory.lease()?.timeline?);
         ours.contradicts(theirs).then(|| Repair {
             job: Job::Clone,
