@@ -59,7 +59,14 @@ impl Notes {
 
     /// Of a copy that does not exist yet: an id that nobody had before, and no past.
     pub fn of_new_copy(&self, id: u64) -> Self {
-        Self { copy: format!("{:08x}", id & 0xffff_ffff), held: 0, began: None, strayed: false, unrecorded: false, ..self.clone() }
+        Self {
+            copy: format!("{:08x}", id & 0xffff_ffff),
+            held: 0,
+            began: None,
+            strayed: false,
+            unrecorded: false,
+            ..self.clone()
+        }
     }
 }
 

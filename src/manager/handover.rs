@@ -6,9 +6,11 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
+use tokio_postgres::Statement;
 
 use super::Manager;
 use crate::{
+    beat::beat,
     cluster::peer::{self, Replayed},
     ha::{self, Standby},
     postgres::{
@@ -37,30 +39,35 @@ pub(super) async fn watch_standbys(
     mut hurry: watch::Receiver<bool>,
     tell: impl AsyncFn(Vec<Standby>),
 ) {
+    let mut ticks = beat(interval);
     loop {
-        let session = match timeout(TIMEOUT, local.open()).await {
-            Ok(Ok(session)) => session,
-            Ok(Err(_)) | Err(_) => {
-                sleep(interval).await;
-                continue;
-            }
-        };
-        while let Ok(Ok(standbys)) = timeout(TIMEOUT, standbys(&session)).await {
-            tell(standbys).await;
-            if *hurry.borrow_and_update() {
-                sleep(HURRY).await;
-            } else {
-                let _ = timeout(interval, hurry.changed()).await;
+        let opened = timeout(TIMEOUT, async {
+            let session = local.open().await?;
+            let query = session.client.prepare(STANDBYS).await?;
+            Ok::<_, Error>((session, query))
+        });
+        if let Ok(Ok((session, query))) = opened.await {
+            while let Ok(Ok(standbys)) = timeout(TIMEOUT, standbys(&session, &query)).await {
+                tell(standbys).await;
+                if *hurry.borrow_and_update() {
+                    sleep(HURRY).await;
+                } else {
+                    tokio::select! {
+                        _ = ticks.tick() => {}
+                        _ = hurry.changed() => {}
+                    }
+                }
             }
         }
         sleep(interval).await;
     }
 }
 
-async fn standbys(session: &Session) -> Result<Vec<Standby>, Error> {
-    let query =
-        "select application_name, state = 'streaming', greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8
-        from pg_stat_replication";
+const STANDBYS: &str =
+    "select application_name, state = 'streaming', greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8
+    from pg_stat_replication";
+
+async fn standbys(session: &Session, query: &Statement) -> Result<Vec<Standby>, Error> {
     let standby = |row: &tokio_postgres::Row| {
         let lag: Option<i64> = row.try_get(2)?;
         Ok(Standby { name: row.try_get(0)?, streaming: row.try_get(1)?, lag: lag.and_then(|l| u64::try_from(l).ok()) })

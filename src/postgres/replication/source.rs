@@ -342,7 +342,11 @@ mod tests {
     #[test]
     fn the_password_is_in_the_file_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let address = Address { conninfo: Conninfo::parse("host=a").unwrap(), password: Some(Secret::new(r"a:b\c")), elected: false };
+        let address = Address {
+            conninfo: Conninfo::parse("host=a").unwrap(),
+            password: Some(Secret::new(r"a:b\c")),
+            elected: false,
+        };
         let source = source();
         let source = Source::new(&address, dir.path(), &source.bindir, &source.runner).unwrap();
         assert!(!source.conninfo().to_string().contains("a:b"));
