@@ -95,6 +95,7 @@ impl Turn<'_> {
                 self.m.accounts = Some((self.now, accounts));
             }
             Input::Checkpointed => self.checkpointed(),
+            Input::TargetSilent(why) => self.target_is_silent(&why),
             Input::CaughtUp(result) => self.caught_up(result),
             Input::Fired => self.fired(),
             Input::Unpatched(pod) => drop(self.m.patched.remove(&pod)),

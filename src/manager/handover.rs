@@ -91,11 +91,16 @@ pub(super) async fn timeline(local: &Local, user: Option<&str>) -> u32 {
 }
 
 impl Manager {
+    /// Shortens the shutdown that follows, and makes sure of the member that is to take over while nothing is lost yet:
+    /// what PostgreSQL has last said of it may be seconds old.
     pub(super) fn checkpoint(&self) {
         let local = self.local();
+        let leaving = self.cluster_memory().and_then(|m| m.in_office()?.leaving.clone());
+        let target = leaving.and_then(|l| l.to).map(|pod| (self.pod_http(&pod).unwrap_or_default(), pod));
         let most = CHECKPOINT.min(self.limits.shutdown_timeout / 2);
         self.spawn_input(async move {
-            if let Some(local) = local {
+            let checkpoint = async {
+                let Some(local) = local else { return };
                 let done = local.within(most, async |client| {
                     client.batch_execute("set statement_timeout = 0").await?;
                     Ok(client.batch_execute("checkpoint").await?)
@@ -103,8 +108,18 @@ impl Manager {
                 if let Err(error) = done.await {
                     tracing::warn!("no checkpoint before the hand-over: {error}");
                 }
-            }
-            Some(ha::Input::Checkpointed)
+            };
+            let is_there = async {
+                let Some((address, pod)) = target else { return Ok(()) };
+                let asked = [(pod, address)];
+                // Twice: one packet may be lost.
+                match peer::ask(&asked, peer::DEADLINE).await.is_empty() {
+                    true => peer::ask_each(&asked, peer::DEADLINE).await.into_iter().try_for_each(|(_, a)| a.map(drop)),
+                    false => Ok(()),
+                }
+            };
+            let ((), is_there) = tokio::join!(checkpoint, is_there);
+            Some(is_there.map_or_else(|e| ha::Input::TargetSilent(e.to_string()), |()| ha::Input::Checkpointed))
         });
     }
 
