@@ -211,7 +211,10 @@ impl Manager {
                 }
             }
             Event::Prepared(prepared) => self.start(prepared),
-            Event::Reloaded(reloaded) => reloaded.report.into_iter().for_each(|r| self.config.set_report(r)),
+            Event::Reloaded(reloaded) => {
+                reloaded.report.into_iter().for_each(|r| self.config.set_report(r));
+                self.ask_facts();
+            }
             Event::FilesChanged => self.files_changed(),
             Event::JobDone(job, result) => self.job_done(job, result),
             Event::Looked(seen) => {

@@ -19,7 +19,11 @@ use crate::{
     },
     lifecycle::{self, Input, Job, Phase, Repair, Role},
     pid1::fence::{Boottime, Fence, boottime},
-    postgres::{controldata, health, replication::clone::random},
+    postgres::{
+        controldata, health,
+        replication::clone::random,
+        sql::{self, Facts},
+    },
     settings::kubernetes::Kubernetes as Settings,
 };
 
@@ -43,7 +47,8 @@ pub struct Cluster {
     full_since: Option<Mono>,
     /// Whether a standby waits to be put on the record.
     hurry: tokio::sync::watch::Sender<bool>,
-    version: Option<String>,
+    /// What the server said of itself when it was last asked.
+    facts: Facts,
 }
 
 struct Leading {
@@ -66,6 +71,8 @@ pub enum ClusterEvent {
     Seen(kubernetes::Seen),
     /// The timeline of a server that has become a primary.
     Timeline(u32),
+    /// What the server says of itself.
+    Facts(Facts),
 }
 
 impl Cluster {
@@ -107,7 +114,7 @@ impl Cluster {
             stuck: None,
             full_since: None,
             hurry: tokio::sync::watch::Sender::new(false),
-            version: None,
+            facts: Facts::default(),
         }
     }
 
@@ -172,6 +179,7 @@ impl Manager {
                 }
             },
             ClusterEvent::Timeline(timeline) => self.began(timeline),
+            ClusterEvent::Facts(facts) => self.took_facts(facts),
         }
     }
 
@@ -271,6 +279,26 @@ impl Manager {
         let file = self.server.as_ref().and_then(|s| s.pid_file());
         if let (Some(cluster), Some(file)) = (&mut self.cluster, file) {
             cluster.port = file.port;
+        }
+    }
+
+    /// What the status annotation says of a server changes when it starts and when it reads its files.
+    pub(super) fn ask_facts(&self) {
+        let (Some(_), Some(local)) = (&self.cluster, self.local()) else { return };
+        let events = self.events.clone();
+        spawn_local(async move {
+            // One that stops has no answer, and the next one is asked again.
+            if let Ok(facts) = sql::facts(&local.socket_dir, local.port, &local.login).await {
+                drop(events.send(Event::Cluster(ClusterEvent::Facts(facts))).await);
+            }
+        });
+    }
+
+    fn took_facts(&mut self, mut facts: Facts) {
+        let report = self.config.report();
+        facts.pending_restart.retain(|p| !report.is_raised(p));
+        if let Some(cluster) = &mut self.cluster {
+            cluster.facts = facts;
         }
     }
 

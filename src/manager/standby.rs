@@ -298,6 +298,7 @@ impl Manager {
         }
         self.tasks.end_role();
         self.note_port();
+        self.ask_facts();
         let Some(local) = self.local() else { return };
         let task = match role {
             Role::Primary => {
