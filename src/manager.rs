@@ -51,12 +51,12 @@ pub enum Event {
     Reload(ReloadReply),
     /// What is to be known before a start.
     Prepared(Result<config::Started, config::Refused>),
-    /// What came of a reload.
-    Reloaded(config::Reloaded),
+    /// A reload is over, whatever came of it.
+    Reloaded,
     /// A file of the user's may have changed.
     FilesChanged,
     /// Something about the cluster.
-    Cluster(ClusterEvent),
+    Cluster(Box<ClusterEvent>),
 }
 
 /// Where the outcome of a reload goes, in words.
@@ -196,7 +196,7 @@ impl Manager {
                 self.terminate(signal == crate::pid1::Signal::Term);
             }
             Event::Input(Input::Signal(crate::pid1::Signal::Usr1)) if self.cluster.is_some() => self.ask_for_office(),
-            Event::Cluster(event) => self.cluster_event(event),
+            Event::Cluster(event) => self.cluster_event(*event),
             Event::Input(input) => {
                 if matches!((&input, &self.memory.phase), (Input::Ready(_), Phase::Starting)) {
                     self.config.ready();
@@ -211,10 +211,7 @@ impl Manager {
                 }
             }
             Event::Prepared(prepared) => self.start(prepared),
-            Event::Reloaded(reloaded) => {
-                reloaded.report.into_iter().for_each(|r| self.config.set_report(r));
-                self.ask_facts();
-            }
+            Event::Reloaded => self.ask_facts(),
             Event::FilesChanged => self.files_changed(),
             Event::JobDone(job, result) => self.job_done(job, result),
             Event::Looked(seen) => {
@@ -322,7 +319,6 @@ impl Manager {
                 return self.decide(Input::Refused { why: refused.to_string(), exit: refused.exit });
             }
         };
-        self.config.set_report(started.report);
         if self.memory.phase != Phase::Starting {
             // Told to stop in the meantime: there is nothing to stop, it is over at once.
             return self.decide(Input::Exited(Exit::Code(0)));
@@ -413,9 +409,8 @@ impl Manager {
         };
         let (reloaded, events) = (self.config.reload(running, only_changes), self.events.clone());
         spawn_local(async move {
-            let reloaded = reloaded.await;
-            let answer = reloaded.answer.clone().unwrap_or_else(|| Ok("nothing has changed".into()));
-            let _ = events.send(Event::Reloaded(reloaded)).await;
+            let answer = reloaded.await.unwrap_or_else(|| Ok("nothing has changed".into()));
+            let _ = events.send(Event::Reloaded).await;
             let both = match (settings, answer) {
                 (Ok(()), answer) => answer,
                 (Err(settings), Ok(text) | Err(text)) => Err(format!("{text}; {settings}")),

@@ -75,6 +75,12 @@ pub enum ClusterEvent {
     Facts(Facts),
 }
 
+impl From<ClusterEvent> for Event {
+    fn from(event: ClusterEvent) -> Self {
+        Self::Cluster(Box::new(event))
+    }
+}
+
 impl Cluster {
     /// The tie of the data directory that `notes` are about.
     pub fn new(
@@ -155,7 +161,7 @@ impl Manager {
         spawn_local(cluster.fence.clone().keep_guard(self.runner.children.clone()));
         let (kubernetes, events) = (cluster.kubernetes.clone(), self.events.clone());
         spawn_local(async move {
-            kubernetes.watch(async |seen| drop(events.send(Event::Cluster(ClusterEvent::Seen(seen))).await)).await;
+            kubernetes.watch(async |seen| drop(events.send(ClusterEvent::Seen(seen).into()).await)).await;
         });
     }
 
@@ -289,7 +295,7 @@ impl Manager {
         spawn_local(async move {
             // One that stops has no answer, and the next one is asked again.
             if let Ok(facts) = sql::facts(&local.socket_dir, local.port, &local.login).await {
-                drop(events.send(Event::Cluster(ClusterEvent::Facts(facts))).await);
+                drop(events.send(ClusterEvent::Facts(facts).into()).await);
             }
         });
     }
@@ -339,14 +345,14 @@ impl Manager {
             cluster.hurry.subscribe(),
             async move |standbys| {
                 let input = ha::Input::Standbys(standbys);
-                drop(events.send(Event::Cluster(ClusterEvent::Input(input))).await);
+                drop(events.send(ClusterEvent::Input(input).into()).await);
             },
         ));
         let events = self.events.clone();
         let user = self.peers.streams_as();
         let timeline = spawn_local(async move {
             let timeline = handover::timeline(&local, user.as_deref()).await;
-            drop(events.send(Event::Cluster(ClusterEvent::Timeline(timeline))).await);
+            drop(events.send(ClusterEvent::Timeline(timeline).into()).await);
         });
         let tasks = vec![standbys.abort_handle(), timeline.abort_handle()];
         cluster.leading = Some(Leading { tasks, health });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_local;
 
-use super::{ClusterEvent, Event, Manager};
+use super::{ClusterEvent, Manager};
 use crate::{
     cluster::{kubernetes, peer},
     ha::{self, Action, Aim, Goal, Mono, Refusal, lease::Lease},
@@ -136,7 +136,7 @@ impl Manager {
         let events = self.events.clone();
         spawn_local(async move {
             if let Some(input) = work.await {
-                drop(events.send(Event::Cluster(ClusterEvent::Input(input))).await);
+                drop(events.send(ClusterEvent::Input(input).into()).await);
             }
         });
     }

@@ -32,6 +32,7 @@ mod start;
 pub mod watch;
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -47,7 +48,7 @@ use arguments::Arguments;
 use files::{Content, UserFiles};
 use limits::Limits;
 use parse::Mistake;
-pub use reload::{Reloaded, Running};
+pub use reload::{Answer, Running};
 pub use report::Report;
 pub use start::Started;
 
@@ -236,14 +237,15 @@ pub struct Config {
     children: Children,
     // Held through each job: they follow one another in the order in which they were begun.
     live: Rc<Mutex<Live>>,
-    report: Arc<Report>,
+    // Set by each job before the next one begins, which has to know it.
+    report: Rc<RefCell<Arc<Report>>>,
 }
 
 impl Config {
     /// The configuration that `layers` make.
     pub fn new(layers: Layers, children: Children) -> Self {
-        let report = Arc::new(Report::default());
-        Self { layers: Rc::new(layers), inputs: Inputs::default(), children, live: Rc::default(), report }
+        let (live, report) = (Rc::default(), Rc::default());
+        Self { layers: Rc::new(layers), inputs: Inputs::default(), children, live, report }
     }
 
     /// Sets what podgres owns in files. It takes effect with the next start or reload.
@@ -270,20 +272,30 @@ impl Config {
     /// Prepares a start: reads, checks and writes all files and says with which arguments. A configuration that has
     /// mistakes, or was rejected, gives way to the one that last worked.
     pub fn prepare(&self) -> impl Future<Output = Result<Started, Refused>> + use<> {
-        let job = self.job();
+        let (job, report) = (self.job(), self.report.clone());
         async move {
             let live = job.live.clone();
-            start::prepare(&job, &mut *live.lock().await).await
+            let mut live = live.lock().await;
+            let (started, now) = start::prepare(&job, &mut live).await?;
+            report.replace(Arc::new(now));
+            Ok(started)
         }
     }
 
     /// Reads all files anew and, if they are good, hands them to the `running` server. With `only_changes` an unchanged
-    /// configuration disturbs nobody.
-    pub fn reload(&self, running: Running, only_changes: bool) -> impl Future<Output = Reloaded> + use<> {
-        let (job, before) = (self.job(), self.report.clone());
+    /// configuration disturbs nobody. In words: what is in use then, or why that is not the new configuration; none:
+    /// nothing was new.
+    pub fn reload(&self, running: Running, only_changes: bool) -> impl Future<Output = Answer> + use<> {
+        let (job, report) = (self.job(), self.report.clone());
         async move {
             let live = job.live.clone();
-            reload::reload(&job, &mut *live.lock().await, &running, only_changes, &before).await
+            let mut live = live.lock().await;
+            let before = report.borrow().clone();
+            let (answer, now) = reload::reload(&job, &mut live, &running, only_changes, &before).await;
+            if let Some(now) = now {
+                report.replace(Arc::new(now));
+            }
+            answer
         }
     }
 
@@ -316,14 +328,9 @@ impl Config {
         }
     }
 
-    /// Takes note of how things are now.
-    pub fn set_report(&mut self, report: Report) {
-        self.report = Arc::new(report);
-    }
-
     /// How things are.
     pub fn report(&self) -> Arc<Report> {
-        self.report.clone()
+        self.report.borrow().clone()
     }
 
     fn job(&self) -> Job {

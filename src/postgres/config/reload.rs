@@ -24,14 +24,11 @@ pub struct Running {
     pub login: Login,
 }
 
-/// What came of a reload.
-#[derive(Debug)]
-pub struct Reloaded {
-    /// In words: what is in use now, or why that is not the new configuration. None: nothing was new.
-    pub answer: Option<Result<String, String>>,
-    /// How things are; none: as before.
-    pub report: Option<Report>,
-}
+/// What came of a reload, in words; none: nothing was new.
+pub type Answer = Option<Result<String, String>>;
+
+/// And how things are then; none: as before.
+type Reloaded = (Answer, Option<Report>);
 
 /// For all queries of one reload together.
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -59,13 +56,13 @@ pub(super) async fn reload(
     if only_changes && (same || live.rejected == Some(files.fingerprint())) {
         // What was refused and is now as it was before needs no more words.
         let report = (same && before.is_refused()).then(|| before.without_refusal());
-        return Reloaded { answer: None, report };
+        return (None, report);
     }
     if let Err(error) = start::validate(layers, &job.inputs, &files, &job.children).await {
         return keep_old(job, live, running, before, &error).await;
     }
     match install(job, live, running, files, false, before).await {
-        Ok((report, text)) => Reloaded { answer: Some(Ok(text)), report: Some(report) },
+        Ok((report, text)) => (Some(Ok(text)), Some(report)),
         Err(error) => keep_old(job, live, running, before, &error).await,
     }
 }
@@ -89,7 +86,7 @@ fn refused(before: &Report, error: &Refused) -> Reloaded {
         tracing::error!("{text}");
     }
     let report = Some(Report { refused: vec![text.clone()], ..before.clone() });
-    Reloaded { answer: Some(Err(text)), report }
+    (Some(Err(text)), report)
 }
 
 /// Puts good files in use; `copied`: as they were when they were read, not as they are now. `pg_hba.conf` can only be tried by the running server, which reads it where it is to be.

@@ -20,11 +20,9 @@ pub struct Started {
     pub arguments: Vec<String>,
     /// Whether no server ever became ready with it, and there is another with which one did.
     pub unproven: bool,
-    /// How things are.
-    pub report: Report,
 }
 
-pub(super) async fn prepare(job: &Job, live: &mut Live) -> Result<Started, Refused> {
+pub(super) async fn prepare(job: &Job, live: &mut Live) -> Result<(Started, Report), Refused> {
     let layers = &*job.layers;
     let Choice { files, fallback, refused } = choose(job, live).await?;
     let unproven = proven::get(layers, live).is_some_and(|p| *p != files);
@@ -42,7 +40,7 @@ pub(super) async fn prepare(job: &Job, live: &mut Live) -> Result<Started, Refus
     let installed = Installed { files, inputs: job.inputs.clone(), defaults };
     let report = Report::new(layers, &installed, refused, raised);
     live.installed = Some(installed);
-    Ok(Started { arguments, unproven, report })
+    Ok((Started { arguments, unproven }, report))
 }
 
 /// What is wrong with a configuration that only a start finds wrong.
