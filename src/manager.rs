@@ -304,6 +304,7 @@ impl Manager {
             return self
                 .decide(Input::NotStarted(format!("cannot write standby.signal into the data directory: {error}")));
         }
+        self.confirm_nothing();
         self.config.set_owned(self.owned(standby));
         let (prepared, events) = (self.config.prepare(), self.events.clone());
         spawn_local(async move { events.send(Event::Prepared(prepared.await)).await });

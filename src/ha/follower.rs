@@ -359,6 +359,7 @@ impl Turn<'_> {
             streamed,
             was_writable: false,
             leaving: None,
+            quorum: self.begin_quorum(&lease),
         });
         self.arm(fires);
         self.actions.push(Action::NoteOffice(lease.term));

@@ -6,6 +6,7 @@ use super::{
     Mono,
     lease::{Began, Lease},
     member::{Account, Pod},
+    quorum::Names,
     record::Record,
 };
 
@@ -83,6 +84,10 @@ pub struct Standby {
     pub lag: Option<u64>,
     /// Whether its state is `streaming`.
     pub streaming: bool,
+    /// How far it has flushed.
+    pub flushed: Option<u64>,
+    /// `reply_time`, which changes with each sign of life. Nobody compares it with a clock.
+    pub replied: Option<String>,
 }
 
 /// Why a write was not carried out.
@@ -124,6 +129,11 @@ pub enum Input {
     Checkpointed,
     /// [`Action::AwaitTarget`] ended: the server shut down in order and the target has replayed all of it.
     CaughtUp(Result<(), String>),
+    /// [`Action::Stop`] ended: nothing is confirmed any more. All that was is in the WAL before this position, which the
+    /// own disk has.
+    Proven(u64),
+    /// [`Action::Confirm`] ended.
+    Confirmed(Names),
     /// The fence fired: no process of a server is left, or will be in a moment.
     Fired,
     /// A pod could not be patched.
@@ -227,6 +237,11 @@ pub enum Action {
         /// What happened.
         note: String,
     },
+    /// Set a name that nobody bears, and wait until nothing is confirmed any more by any of these standbys, by name, that
+    /// were set before.
+    Stop(Vec<String>),
+    /// Set who confirms, and have waiting commits look again.
+    Confirm(Names),
     /// Restart the own server.
     Restart,
     /// Clone the own data directory anew.

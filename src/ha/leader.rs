@@ -28,15 +28,16 @@ impl Turn<'_> {
             self.leave();
         } else {
             self.govern();
+            self.attend_quorum();
         }
         self.renew();
     }
 
-    fn office(&self) -> Option<&In> {
+    pub(super) fn office(&self) -> Option<&In> {
         self.m.in_office()
     }
 
-    fn office_mut(&mut self) -> Option<&mut In> {
+    pub(super) fn office_mut(&mut self) -> Option<&mut In> {
         match &mut self.m.office {
             Office::In(office) => Some(office),
             _ => None,
@@ -127,7 +128,7 @@ impl Turn<'_> {
         looked
     }
 
-    fn is_writable(&self) -> bool {
+    pub(super) fn is_writable(&self) -> bool {
         self.m.local.server == Server::Primary
     }
 
@@ -289,7 +290,10 @@ impl Turn<'_> {
         let began = self.m.local.began.filter(|_| self.is_writable());
         // A shutdown may take longer than a lease: nobody streams, and nobody falls behind.
         let stops = office.leaving.as_ref().is_some_and(|l| l.stopped.is_some());
-        let record = before.record.clone().filter(|_| stops).unwrap_or_else(|| self.record(office, before));
+        let record = match &office.quorum {
+            Some(quorum) => quorum.wanted_record().clone(),
+            None => before.record.clone().filter(|_| stops).unwrap_or_else(|| self.record(office, before)),
+        };
         let duration = if before.is_paused() { lease::PAUSED } else { self.config.duration };
         Lease {
             duration,
@@ -319,21 +323,29 @@ impl Turn<'_> {
     pub(super) fn streaming(&mut self, standbys: Vec<Standby>) {
         let (now, most) = (self.now, self.config.max_lag);
         let Some(office) = self.office_mut() else { return };
-        for standby in standbys.iter().filter(|s| s.streaming && s.lag.is_some_and(|lag| lag <= most)) {
-            office.streamed.insert(standby.name.clone(), now);
-        }
+        let close = |s: &Standby| match &office.quorum {
+            None => s.lag.is_some_and(|lag| lag <= most),
+            Some(quorum) => quorum.counts(s, office.standbys.iter().find(|b| b.name == s.name), most),
+        };
+        let close: Vec<String> = standbys.iter().filter(|s| s.streaming && close(s)).map(|s| s.name.clone()).collect();
+        office.streamed.extend(close.into_iter().map(|name| (name, now)));
         office.standbys = standbys;
         office.looked = now;
     }
 
     /// The leader, and every standby that it saw close behind within a lease's duration.
     fn record(&self, office: &In, before: &Lease) -> Record {
-        let known = before.record.iter().flat_map(|r| r.members.iter().cloned());
-        let seen = self.m.pods.iter().flatten().filter_map(|(name, _)| self.m.copy_of(name));
-        let candidates: BTreeSet<Copy> = known.chain(seen).filter(|c| c.pod != self.config.pod).collect();
-        let mut members: BTreeSet<Copy> = candidates.into_iter().filter(|c| self.may_be_listed(office, c)).collect();
+        let mut members = self.listed(office, before.record.as_ref());
         members.insert(self.copy());
         Record { votes: 1, members }
+    }
+
+    /// The standbys that may be members of the record. `before`: the present one.
+    pub(super) fn listed(&self, office: &In, before: Option<&Record>) -> BTreeSet<Copy> {
+        let known = before.iter().flat_map(|r| r.members.iter().cloned());
+        let seen = self.m.pods.iter().flatten().filter_map(|(name, _)| self.m.copy_of(name));
+        let candidates: BTreeSet<Copy> = known.chain(seen).filter(|c| c.pod != self.config.pod).collect();
+        candidates.into_iter().filter(|c| self.may_be_listed(office, c)).collect()
     }
 
     fn may_be_listed(&self, office: &In, copy: &Copy) -> bool {
@@ -367,12 +379,19 @@ impl Turn<'_> {
             _ if !self.is_writable() => Err("the primary does not accept writes at the moment".into()),
             None => Err(format!("{pod} does not stream from the primary")),
             Some(row) if !row.streaming => Err(format!("{pod} is still catching up with the primary")),
+            Some(_) if !self.is_admitted(pod) => Err(format!("{pod} is not on the record yet")),
             Some(row) if row.lag.is_none_or(|lag| lag > self.config.max_lag) => Err(format!(
                 "{pod} is {} behind, more than max-lag-on-failover",
                 row.lag.map_or("an unknown number of bytes".into(), |lag| format!("{lag} bytes"))
             )),
             Some(_) => Ok(()),
         }
+    }
+
+    /// In a synchronous cluster the target's own word counts for nothing: the record decides who may take over.
+    fn is_admitted(&self, pod: &str) -> bool {
+        let record = self.office().and_then(|o| o.quorum.as_ref()).map(|q| &q.record);
+        record.is_none_or(|r| self.m.copy_of(pod).is_some_and(|c| r.members.contains(&c)))
     }
 
     fn row(&self, pod: &str) -> Option<&Standby> {

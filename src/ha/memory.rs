@@ -10,6 +10,7 @@ use super::{
     input::{Local, Standby},
     lease::Lease,
     member::{Account, Pod, Status},
+    quorum::{Quorum, Stage},
     record::Copy,
 };
 
@@ -68,9 +69,16 @@ pub struct In {
     pub was_writable: bool,
     /// The office is being left.
     pub leaving: Option<Leaving>,
+    /// Who confirms commits, in a synchronous cluster.
+    pub quorum: Option<Quorum>,
 }
 
 impl In {
+    /// Whether clients may be let in: what is confirmed to them is safe.
+    pub(super) fn is_open(&self) -> bool {
+        self.quorum.as_ref().is_none_or(|q| q.open)
+    }
+
     /// What is known of the stream to `copy`.
     pub(super) fn row(&self, copy: &Copy) -> Option<&Standby> {
         let name = copy.application_name();
@@ -220,7 +228,7 @@ impl Memory {
     }
 
     /// Whether a look at who streams is wanted sooner than usual: a member with data does not stream, or is not on the record
-    /// yet, or somebody asks for one that does not.
+    /// yet, somebody asks for one that does not, or who confirms is about to change.
     /// `own`: the own pod.
     pub fn hurries(&self, own: &str) -> bool {
         let Some(office) = self.in_office() else { return false };
@@ -230,7 +238,8 @@ impl Memory {
         let settled = |copy: Copy| {
             record.is_some_and(|r| r.members.contains(&copy)) && office.row(&copy).is_some_and(|row| row.streaming)
         };
-        self.request_since.is_some() || self.terminating.is_some() || !copies.all(settled)
+        let changes = office.quorum.as_ref().is_some_and(|q| q.stage != Stage::Settled);
+        changes || self.request_since.is_some() || self.terminating.is_some() || !copies.all(settled)
     }
 
     /// The data directory of a pod, as its status says.

@@ -23,7 +23,7 @@ impl Turn<'_> {
 
     fn role(&self) -> Option<&'static str> {
         match self.m.local.server {
-            Server::Primary if self.m.in_office().is_some_and(|o| o.leaving.is_none()) => Some(PRIMARY),
+            Server::Primary if self.m.in_office().is_some_and(|o| o.leaving.is_none() && o.is_open()) => Some(PRIMARY),
             Server::Standby => Some(REPLICA),
             _ => None,
         }

@@ -1,6 +1,7 @@
 //! The loop's part in a cluster: what this member is goes into [`ha::step`], what it answers is carried out.
 
 mod act;
+pub(super) mod confirm;
 mod seen;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::{
     ha::{
         self, Known, Mono,
         lease::{Began, Lease},
+        quorum::Names,
     },
     lifecycle::{self, Input, Job, Phase, Repair, Role},
     pid1::fence::{Boottime, Fence, boottime},
@@ -44,6 +46,8 @@ pub struct Cluster {
     /// Whether a standby waits to be put on the record.
     hurry: tokio::sync::watch::Sender<bool>,
     version: Option<String>,
+    /// Who confirms commits, as PostgreSQL's file says.
+    names: Names,
 }
 
 struct Leading {
@@ -89,6 +93,7 @@ impl Cluster {
             max_lag: settings.max_lag,
             priority: settings.priority,
             start_timeout: settings.start_timeout,
+            sync: settings.sync,
         };
         let memory = ha::Memory::after(notes.term);
         Self {
@@ -108,6 +113,7 @@ impl Cluster {
             full_since: None,
             hurry: tokio::sync::watch::Sender::new(false),
             version: None,
+            names: Names::Nobody,
         }
     }
 

@@ -7,6 +7,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use tokio_postgres::types::PgLsn;
+
 use super::Manager;
 use crate::{
     cluster::peer::{self, Replayed},
@@ -59,11 +61,18 @@ pub(super) async fn watch_standbys(
 
 async fn standbys(session: &Session) -> Result<Vec<Standby>, Error> {
     let query =
-        "select application_name, state = 'streaming', greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8
-        from pg_stat_replication";
+        "select application_name, state = 'streaming', greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8,
+        flush_lsn, reply_time::text from pg_stat_replication";
     let standby = |row: &tokio_postgres::Row| {
         let lag: Option<i64> = row.try_get(2)?;
-        Ok(Standby { name: row.try_get(0)?, streaming: row.try_get(1)?, lag: lag.and_then(|l| u64::try_from(l).ok()) })
+        let flushed: Option<PgLsn> = row.try_get(3)?;
+        Ok(Standby {
+            name: row.try_get(0)?,
+            streaming: row.try_get(1)?,
+            lag: lag.and_then(|l| u64::try_from(l).ok()),
+            flushed: flushed.map(u64::from),
+            replied: row.try_get(4)?,
+        })
     };
     session.client.query(query, &[]).await?.iter().map(standby).collect()
 }

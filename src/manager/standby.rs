@@ -110,10 +110,11 @@ pub(super) fn mark(pgdata: &Path) -> io::Result<()> {
 impl Manager {
     /// What podgres owns in PostgreSQL's files. A standby without a source waits for one, and accepts reads.
     pub(super) fn owned(&self, standby: bool) -> Vec<(&'static str, String)> {
+        let mut owned = self.owned_of_sync(standby);
         if !standby {
-            return Vec::new();
+            return owned;
         }
-        let mut owned = vec![("recovery_target_timeline", "latest".to_string())];
+        owned.push(("recovery_target_timeline", "latest".to_string()));
         let source = self.source().filter(|_| self.link.attached);
         owned.push(("primary_conninfo", source.as_ref().map(|s| s.conninfo().to_string()).unwrap_or_default()));
         owned.push(("primary_slot_name", source.and_then(|_| self.membership()).map(|m| m.slot()).unwrap_or_default()));

@@ -176,7 +176,12 @@ impl Settings {
         let standby_of = replication::source(&sources, &replication)?;
         let mode = kubernetes::mode(&sources, environment, Path::new(kubernetes::TOKEN))?;
         Ok(Self {
-            kubernetes: kubernetes::load(&sources, environment, mode, standby_of.is_some())?,
+            kubernetes: kubernetes::load(
+                &sources,
+                environment,
+                mode,
+                (standby_of.is_some(), replication.password.is_some()),
+            )?,
             standby_of,
             replication,
             slot_retention: sources

@@ -55,6 +55,8 @@ impl Manager {
             Action::Checkpoint => self.checkpoint(),
             Action::AwaitTarget(pod) => self.await_target(&pod),
             Action::Quit => self.decide(Input::Quit),
+            Action::Stop(before) => self.stop_confirming(before),
+            Action::Confirm(names) => self.confirm(names),
             Action::Restart => self.decide(Input::Restart),
             Action::Reinit => self.decide(Input::Reinit),
             Action::Exit => self.decide(Input::Signal(crate::pid1::Signal::Term)),

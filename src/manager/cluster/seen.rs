@@ -5,6 +5,7 @@ use crate::{
     ha::{
         self, Data, Known, Local, Server,
         member::{Account, ClusterView},
+        quorum::{Names, Stage},
     },
     lifecycle::{self, Phase, Role},
     postgres::health,
@@ -102,6 +103,20 @@ impl Manager {
         })
     }
 
+    /// That commits are not confirmed as the settings say, for as long as that lasts.
+    fn who_confirms(&self) -> Option<String> {
+        let Cluster { config, memory, .. } = self.cluster.as_ref()?;
+        let wanted = config.sync.standbys;
+        let lease = memory.lease().filter(|l| wanted > 0 && !l.holder.is_empty())?;
+        let record = lease.record.as_ref()?;
+        let leader = record.members.iter().find(|m| m.pod == lease.holder)?;
+        let quorum = memory.in_office().and_then(|o| o.quorum.as_ref());
+        let names = quorum.map_or_else(|| Names::of(record, leader), |q| q.names.clone());
+        let changes = quorum.is_some_and(|q| q.stage != Stage::Settled);
+        (!changes && names.confirm().is_none_or(|n| n < wanted))
+            .then(|| ha::in_words(record, &names, wanted, &leader.pod))
+    }
+
     /// The cluster, as it is shown to people.
     pub(in crate::manager) fn cluster_view(&self) -> Option<ClusterView> {
         let cluster = self.cluster.as_ref()?;
@@ -112,6 +127,7 @@ impl Manager {
             let silent = cluster.now().saturating_sub(since).as_secs();
             findings.push(format!("the Kubernetes API has not answered for {silent} s"));
         }
+        findings.extend(self.who_confirms());
         findings.extend(memory.trouble.iter().map(|t| format!("the Lease could not be written: {t}")));
         Some(ClusterView {
             name: name.clone(),
