@@ -22,6 +22,8 @@ pub struct Notes {
     pub held: u64,
     /// What began the timeline that it is on.
     pub began: Option<Began>,
+    /// The term that was promised last: nothing is received before the Lease was seen at that term.
+    pub promised: u64,
     /// Whether initdb made it and the Lease does not know it yet.
     pub unrecorded: bool,
     /// The highest term that was seen.

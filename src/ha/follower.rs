@@ -194,7 +194,7 @@ impl Turn<'_> {
                 Some(_) => self.after(since + FREED_FOR_ONE).then_some(Ended::Freed),
             };
         }
-        if self.is_proven_dead(lease) {
+        if self.m.is_proven_dead(lease) {
             return Some(Ended::Died);
         }
         let ends = since + self.config.duration.max(lease.duration);
@@ -210,13 +210,6 @@ impl Turn<'_> {
             self.wake_at(at);
         }
         self.now >= at
-    }
-
-    /// What a manager writes where the kubelet finds it, when the kubelet shows it as the message of a container that is
-    /// terminated. A leader whose pod stays is not replaced for it: it restarts in place, and loses nothing.
-    fn is_proven_dead(&self, lease: &Lease) -> bool {
-        let Some(pod) = self.m.pods.as_ref().and_then(|p| p.get(&lease.holder)) else { return false };
-        !lease.instance.is_empty() && pod.deleting && pod.uid == lease.pod_uid && pod.ended.contains(&lease.instance)
     }
 
     /// Whether this member may stand for the office that `lease` tells of, or why not.
@@ -266,10 +259,22 @@ impl Turn<'_> {
         if !unasked && !self.is_best(lease, ended, since) {
             return true;
         }
+        if self.needs_votes(lease, over.is_some(), held, ended) && !self.has_votes(lease, over.is_none()) {
+            return true;
+        }
         self.because(Reason::Takes(ended.why(&lease.holder)));
         let direct = held && self.m.local.server == Server::Down;
         self.take_office(over, lease, direct);
         true
+    }
+
+    /// In a synchronous cluster whoever cannot know otherwise that it has every commit asks for votes: the holder of the latest
+    /// term has, and whom that one handed over to. Without the Lease nobody knows which term was the latest.
+    fn needs_votes(&self, lease: &Lease, there: bool, held: bool, ended: Ended) -> bool {
+        let record = lease.record.as_ref();
+        let synchronous = self.config.sync.standbys > 0 || record.is_some_and(|r| r.votes > 1);
+        let alone = record.is_some_and(|r| r.members.len() == 1);
+        synchronous && !(there && (held || alone || ended == Ended::FreedForMe))
     }
 
     /// Whether the others leave the office to this member.
@@ -342,6 +347,7 @@ impl Turn<'_> {
         self.m.office = Office::Out;
         self.m.stood_back = None;
         self.m.accounts = None;
+        self.m.candidacy = None;
         let fires = sent + self.config.duration - self.config.margin;
         if self.now >= fires {
             // Taken and over again before the answer came. It is this pod's, so it may be taken at once.

@@ -8,6 +8,7 @@ use super::{
     member::{Account, Pod},
     quorum::Names,
     record::Record,
+    votes::Vote,
 };
 
 /// What is in the data directory.
@@ -51,6 +52,8 @@ pub struct Local {
     pub record: Option<Record>,
     /// The last term in which this copy was the leader's.
     pub held: u64,
+    /// The term that this member has promised last: it receives nothing before it has seen the Lease at that term.
+    pub promised: u64,
     /// Where others reach its PostgreSQL.
     pub address: String,
     /// The server.
@@ -129,6 +132,15 @@ pub enum Input {
     Checkpointed,
     /// [`Action::AwaitTarget`] ended: the server shut down in order and the target has replayed all of it.
     CaughtUp(Result<(), String>),
+    /// A member is frozen for a term: this one ([`Action::Freeze`]) or another ([`Action::AskVotes`]).
+    Voted(Vote),
+    /// A member does not vote.
+    Refused {
+        /// Its pod.
+        pod: String,
+        /// Why.
+        why: String,
+    },
     /// [`Action::Stop`] ended: nothing is confirmed any more. All that was is in the WAL before this position, which the
     /// own disk has.
     Proven(u64),
@@ -236,6 +248,15 @@ pub enum Action {
         reason: &'static str,
         /// What happened.
         note: String,
+    },
+    /// Promise this term, receive nothing more, and replay all there is.
+    Freeze(u64),
+    /// Ask these members, by pod, to freeze for a term.
+    AskVotes {
+        /// The term.
+        term: u64,
+        /// Whom.
+        of: Vec<String>,
     },
     /// Set a name that nobody bears, and wait until nothing is confirmed any more by any of these standbys, by name, that
     /// were set before.

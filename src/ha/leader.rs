@@ -21,6 +21,7 @@ impl Turn<'_> {
         if self.has_lost_office() {
             return;
         }
+        self.take_up_promises();
         if self.office().is_none_or(|o| o.leaving.is_none()) {
             self.reasons_to_leave();
         }
@@ -211,6 +212,7 @@ impl Turn<'_> {
             pod_uid: String::new(),
             address: String::new(),
             free: Some(Free { term, to }),
+            term,
             ..lease.clone()
         };
         self.write(Writing::Free, Some(lease.version), freed);
@@ -309,6 +311,10 @@ impl Turn<'_> {
 
     pub(super) fn renewed(&mut self, sent: Mono) {
         let unfenced = self.m.lease().is_some_and(Lease::is_unfenced);
+        let recorded = self.m.lease().map_or(0, |l| l.term);
+        if self.m.local.held < recorded && self.office().is_some_and(|o| o.term == recorded) {
+            self.actions.push(Action::NoteOffice(recorded));
+        }
         let Some(office) = self.office_mut() else { return };
         office.sent = sent;
         // Whoever paused the cluster wants a primary that outlives the API's absence.

@@ -80,6 +80,9 @@ pub struct Status {
     pub timeline: Option<u32>,
     /// The highest term that it knows of.
     pub term: u64,
+    /// The term that it has promised last.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub promised: u64,
     /// Its `priority` in an election among equals; 0: never.
     pub priority: u32,
     /// Where its HTTP is served, `10.0.0.7:8008`.
@@ -93,6 +96,11 @@ pub struct Status {
     /// Why it is as it is, when something is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a member answers when another one asks (`GET /member`). Binds nobody.

@@ -12,6 +12,7 @@ use super::{
     member::{Account, Pod, Status},
     quorum::{Quorum, Stage},
     record::Copy,
+    votes::Candidacy,
 };
 
 /// What is known of the Lease.
@@ -194,6 +195,8 @@ pub struct Memory {
     pub handed_over: Option<HandedOver>,
     /// A restart or a new clone that is to be told of.
     pub commanded: Option<Commanded>,
+    /// Who has voted for this member.
+    pub candidacy: Option<Candidacy>,
     pub(super) writing: Option<Writing>,
     pub(super) reading: bool,
     pub(super) retry_at: Mono,
@@ -248,6 +251,13 @@ impl Memory {
         Some(Copy { pod: pod.into(), copy })
     }
 
+    /// What a manager writes where the kubelet finds it, when the kubelet shows it as the message of a container that is
+    /// terminated. A leader whose pod stays is not replaced for it: it restarts in place, and loses nothing.
+    pub(super) fn is_proven_dead(&self, lease: &Lease) -> bool {
+        let Some(pod) = self.pods.as_ref().and_then(|p| p.get(&lease.holder)) else { return false };
+        !lease.instance.is_empty() && pod.deleting && pod.uid == lease.pod_uid && pod.ended.contains(&lease.instance)
+    }
+
     /// Whether the record has more members than one: whether somebody else may lead.
     pub(super) fn may_others_lead(&self) -> bool {
         self.lease().and_then(|l| l.record.as_ref()).is_some_and(|r| r.members.len() > 1)
@@ -287,6 +297,15 @@ pub enum Reason {
     Resumed(String),
     /// There is no leader, for this reason nor from here.
     NoLeader(String),
+    /// Fewer members are frozen for this one than an election takes.
+    ShortOfVotes {
+        /// So many are.
+        counted: usize,
+        /// So many it takes.
+        needed: usize,
+        /// Who is waited for, and why.
+        missing: String,
+    },
     /// The Lease is being taken.
     Takes(String),
     /// In office.
@@ -327,6 +346,9 @@ impl fmt::Display for Reason {
                  know, and nobody takes over before it renews, comes back, or is deleted and proven dead"
             ),
             Self::NoLeader(why) => write!(f, "no member leads: {why}"),
+            Self::ShortOfVotes { counted, needed, missing } => {
+                write!(f, "no member leads: {counted} of {needed} votes for this one, waiting for {missing}")
+            }
             Self::Takes(why) => write!(f, "takes over: {why}"),
             Self::Leads(term) => write!(f, "this member leads, in term {term}"),
             Self::Leaves(why) => write!(f, "gives up the lead: {why}"),

@@ -18,6 +18,7 @@ pub mod record;
 mod report;
 mod requests;
 mod synchronous;
+pub mod votes;
 
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ impl Turn<'_> {
             }
             Input::Checkpointed => self.checkpointed(),
             Input::CaughtUp(result) => self.caught_up(result),
+            Input::Voted(vote) => self.voted(vote),
+            Input::Refused { pod, why } => self.refused(pod, why),
             Input::Proven(lsn) => self.proven(lsn),
             Input::Confirmed(names) => self.confirmed(&names),
             Input::Fired => self.fired(),

@@ -45,8 +45,10 @@ impl Turn<'_> {
             Some((at, told)) => (*at, Some(told)),
             None => (Duration::ZERO, None),
         };
-        let urgent =
-            relabel || told.is_none_or(|t| t.role != status.role || t.copy != status.copy || t.http != status.http);
+        let urgent = relabel
+            || told.is_none_or(|t| {
+                t.role != status.role || t.promised != status.promised || t.copy != status.copy || t.http != status.http
+            });
         if !urgent && self.now < at + STATUS_PAUSE {
             return self.wake_at(at + STATUS_PAUSE);
         }
@@ -83,6 +85,7 @@ impl Turn<'_> {
             system_id: local.system_id.filter(|_| has_data).map(|id| id.to_string()),
             timeline: local.began.map(|b| b.timeline),
             term: local.held,
+            promised: local.promised,
             priority: self.config.priority,
             http: self.config.http.clone(),
             version: local.version.clone(),

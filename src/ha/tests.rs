@@ -2,6 +2,7 @@ mod follower;
 mod leader;
 mod requests;
 mod synchronous;
+mod votes;
 
 use std::collections::BTreeMap;
 

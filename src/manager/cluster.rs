@@ -3,6 +3,9 @@
 mod act;
 pub(super) mod confirm;
 mod seen;
+mod votes;
+
+pub use votes::VoteAsked;
 
 use std::time::Duration;
 
@@ -48,6 +51,8 @@ pub struct Cluster {
     version: Option<String>,
     /// Who confirms commits, as PostgreSQL's file says.
     names: Names,
+    /// Whether this member has promised a term at which it has not seen the Lease.
+    frozen: bool,
 }
 
 struct Leading {
@@ -96,6 +101,7 @@ impl Cluster {
             sync: settings.sync,
         };
         let memory = ha::Memory::after(notes.term);
+        let frozen = notes.promised > notes.term;
         Self {
             name: identity.cluster.clone(),
             config,
@@ -114,6 +120,7 @@ impl Cluster {
             hurry: tokio::sync::watch::Sender::new(false),
             version: None,
             names: Names::Nobody,
+            frozen,
         }
     }
 
@@ -195,6 +202,7 @@ impl Manager {
         // A start that fails at once is a change in itself; each of these has its own back-off further on.
         for _ in 0..8 {
             self.take_source();
+            self.attend_promise();
             if self.memory.phase == (Phase::Running { role: Role::Standby })
                 && let Some(repair) = self.other_lineage()
             {

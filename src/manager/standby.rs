@@ -24,7 +24,7 @@ use crate::{
         },
         sql::{Local, Login},
     },
-    settings::{Replication, Settings},
+    settings::{Replication, Settings, official::Secret},
 };
 
 /// The settings that are about other members.
@@ -43,6 +43,11 @@ impl Peers {
             address.conninfo = address.conninfo.clone().with_default("application_name", &membership::member_name());
         }
         Self { standby_of, role: settings.replication.clone(), retention: settings.slot_retention }
+    }
+
+    /// By which members know each other.
+    pub(super) fn password(&self) -> Option<Secret> {
+        self.role.password.clone()
     }
 
     /// The role that a primary makes for its standbys; none where they would have no password.
@@ -128,7 +133,7 @@ impl Manager {
 
     fn source(&self) -> Option<Source> {
         let launch = &self.plan.launch;
-        let address = self.peers.standby_of.as_ref()?;
+        let address = self.peers.standby_of.as_ref().filter(|_| self.may_receive())?;
         match Source::new(address, &launch.run_dir, &launch.bindir, &self.runner) {
             Ok(source) => Some(source),
             Err(error) => {
@@ -161,7 +166,13 @@ impl Manager {
         }
     }
 
-    fn other_source(&mut self) {
+    /// Nobody follows here for now.
+    pub(super) fn lose_source(&mut self) {
+        self.link = Link::default();
+        self.tasks.end_role();
+    }
+
+    pub(super) fn other_source(&mut self) {
         if self.memory.standby {
             // The new one has to be looked at first.
             self.link = Link::default();

@@ -55,6 +55,8 @@ impl Manager {
             Action::Checkpoint => self.checkpoint(),
             Action::AwaitTarget(pod) => self.await_target(&pod),
             Action::Quit => self.decide(Input::Quit),
+            Action::Freeze(term) => self.freeze_self(term),
+            Action::AskVotes { term, of } => self.ask_votes(term, &of),
             Action::Stop(before) => self.stop_confirming(before),
             Action::Confirm(names) => self.confirm(names),
             Action::Restart => self.decide(Input::Restart),

@@ -177,6 +177,7 @@ impl Probe {
         session.client.batch_execute("set log_min_messages = panic; set synchronous_commit = on").await?;
         let pid = session.client.query_one("select pg_backend_pid()", &[]).await?.try_get(0)?;
         let commit = tokio::task::spawn_local(async move {
+            let session = session;
             let _ = session.client.batch_execute(NUDGE).await;
         });
         Ok(Self { pid, commit })

@@ -54,6 +54,7 @@ impl Manager {
             began: cluster.notes.began,
             record: cluster.notes.record.clone(),
             held: cluster.notes.held,
+            promised: cluster.notes.promised,
             address,
             server,
             state: phase.name(),
