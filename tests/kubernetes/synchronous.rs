@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{cluster::Cluster, harness::*, load::Load, member::Member};
+use crate::{
+    cluster::{Cluster, NOBODY},
+    harness::*,
+    load::Load,
+    member::Member,
+    network::BOTH,
+};
 
 /// The default of `lease-duration`.
 const LEASE: Duration = Duration::from_secs(10);
@@ -73,4 +79,129 @@ fn the_last_standby_goes_and_comes() {
     settles(&cluster, &members[p], 1, 2);
     cluster.wait_for_event(&["Normal", "SyncStandbys"]);
     load.finish(&cluster, &members[p]).nothing_lost().gap_at_most(LEASE + SLACK);
+}
+
+#[test]
+fn nothing_is_lost_with_a_primary_whose_container_is_killed() {
+    for major in MAJORS {
+        let cluster = Cluster::with(major, &ONE);
+        let (mut members, p) = cluster.members(3);
+        settles(&cluster, &members[p], 2, 3);
+        let load = Load::start(&cluster, &members[p]);
+        members[p].kill();
+        let next = cluster.primary_other_than(p, &members).n;
+        load.wait_for(&cluster, &members[next]);
+        members[p].recreate();
+        assert_eq!(cluster.settle(&members).n, next);
+        settles(&cluster, &members[next], 2, 3);
+        load.finish(&cluster, &members[next]).nothing_lost().gap_at_most(LEASE + SLACK);
+    }
+}
+
+#[test]
+fn nothing_is_lost_with_a_primary_that_is_frozen_with_all_its_processes_and_wakes() {
+    let cluster = Cluster::with(17, &ONE);
+    let (mut members, p) = cluster.members(3);
+    settles(&cluster, &members[p], 2, 3);
+    let load = Load::start(&cluster, &members[p]);
+    members[p].container.pause();
+    let next = cluster.primary_other_than(p, &members).n;
+    load.wait_for(&cluster, &members[next]);
+    // Nobody who voted confirms anything of what it still has to say.
+    members[p].container.unpause();
+    cluster.wait("it to stand by, or to have ended", || {
+        (members[p].is_standby() || !members[p].container.is_running()).then_some(())
+    });
+    if !members[p].container.is_running() {
+        members[p].restart_in_place();
+    }
+    assert_eq!(cluster.settle(&members).n, next);
+    load.finish(&cluster, &members[next]).nothing_lost().gap_at_most(LEASE + SLACK);
+}
+
+#[test]
+fn short_of_votes_it_waits_for_whoever_may_have_the_last_commit() {
+    let cluster = Cluster::with(17, &ONE);
+    let (members, p) = cluster.members(3);
+    settles(&cluster, &members[p], 2, 3);
+    let (b, c) = ((p + 1) % 3, (p + 2) % 3);
+    let load = Load::start(&cluster, &members[p]);
+    // What is confirmed from here on only c has, and c is gone too.
+    members[b].container.pause();
+    load.wait_for(&cluster, &members[p]);
+    members[c].container.pause();
+    members[p].kill();
+    members[b].container.unpause();
+    let words = ["votes for this one, waiting for", &members[c].name];
+    cluster.wait("it to say for whom it waits", || {
+        let status = members[b].podgres(&["status"]);
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        words.iter().all(|w| status.contains(w)).then_some(())
+    });
+    cluster.never(Duration::from_secs(3), "a primary without the last commits", || members[b].is_writable());
+    members[c].container.unpause();
+    let next = cluster.primary_other_than(p, &members).n;
+    load.wait_for(&cluster, &members[next]);
+    load.finish(&cluster, &members[next]).nothing_lost();
+}
+
+#[test]
+fn a_promise_outlives_the_voter_and_ends_with_the_leaders_word() {
+    let cluster = Cluster::with(17, &ONE);
+    let (mut members, p) = cluster.members(3);
+    settles(&cluster, &members[p], 2, 3);
+    let term = cluster.term();
+    let (b, c) = ((p + 1) % 3, (p + 2) % 3);
+    let load = Load::start(&cluster, &members[p]);
+    // By their own watch the leader has not renewed, and it does not answer; but it has.
+    for member in [b, c] {
+        members[member].cut_api(&BOTH);
+        members[member].cut_member(&members[p], &BOTH);
+    }
+    let promised = |m: &Member<'_>| m.container.stdout().contains(&format!("term {} is promised", term + 1));
+    cluster.wait("both to promise the next term", || (promised(&members[b]) && promised(&members[c])).then_some(()));
+    let server = std::mem::replace(&mut members[c].server, (NOBODY.into(), cluster.server.1.clone()));
+    members[c].restart_in_place();
+    cluster.wait("it to run", || members[c].is_standby().then_some(()));
+    cluster.never(Duration::from_secs(5), "a voter that receives before it has seen the Lease", || {
+        members[c].sql("select count(*) from pg_stat_wal_receiver").is_ok_and(|n| n != "0")
+            || members[c].sql("show primary_conninfo").is_ok_and(|s| !s.is_empty())
+    });
+    members[c].server = server;
+    members[c].restart_in_place();
+    members[b].heal();
+    assert_eq!(cluster.settle(&members).n, p);
+    assert_eq!(cluster.term(), term + 1, "the votes are void: the leader has their term");
+    settles(&cluster, &members[p], 2, 3);
+    load.finish(&cluster, &members[p]).nothing_lost();
+}
+
+#[test]
+fn a_strict_primary_rather_waits_than_confirms_alone() {
+    let cluster = Cluster::with(17, &STRICT);
+    let (mut members, p) = cluster.members(2);
+    settles(&cluster, &members[p], 1, 2);
+    members[p].wait_role("primary");
+    let load = Load::start(&cluster, &members[p]);
+    members[1 - p].kill();
+    // What was on its way.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = load.writes().len();
+    cluster.never(LEASE + SLACK, "a commit that no standby has", || load.writes().len() > before);
+    assert!(members[p].is_writable() && names(&members[p]).starts_with("ANY 1"), "{}", names(&members[p]));
+    members[1 - p].restart_in_place();
+    load.wait_for(&cluster, &members[p]);
+    load.finish(&cluster, &members[p]).nothing_lost();
+}
+
+#[test]
+fn a_synchronous_switchover_loses_nothing_and_waits_for_nobody() {
+    let cluster = Cluster::with(17, &ONE);
+    let (members, p) = cluster.members(2);
+    settles(&cluster, &members[p], 1, 2);
+    let load = Load::start(&cluster, &members[p]);
+    members[1 - p].annotate("promote", serde_json::json!("now"));
+    load.wait_for(&cluster, &members[1 - p]);
+    settles(&cluster, &members[1 - p], 1, 2);
+    load.finish(&cluster, &members[1 - p]).nothing_lost().gap_at_most(Duration::from_secs(5));
 }
