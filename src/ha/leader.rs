@@ -8,6 +8,7 @@ use super::{
     lease::{self, Free, Lease},
     member::Pod,
     memory::{HandedOver, In, Leaving, Request, Why},
+    quorum::Stage,
     record::{Copy, Record},
 };
 
@@ -100,7 +101,7 @@ impl Turn<'_> {
     fn reasons_to_leave(&mut self) {
         if let Some(since) = self.m.terminating {
             let hands_over = self.m.hands_over && self.is_writable();
-            if hands_over && !self.has_looked_since(since) {
+            if hands_over && (!self.has_looked_since(since) || self.is_about_to_record(since)) {
                 return;
             }
             let paused = self.m.lease().is_some_and(Lease::is_paused);
@@ -127,6 +128,13 @@ impl Turn<'_> {
         let looked = self.office().is_some_and(|o| o.looked > since) || self.now >= since + LOOK;
         self.wake_at(since + LOOK);
         looked
+    }
+
+    /// A standby that is about to be on the record is worth a moment's wait to a leader that is to end.
+    fn is_about_to_record(&mut self, since: Mono) -> bool {
+        let changes = self.office().and_then(|o| o.quorum.as_ref()).is_some_and(|q| q.stage != Stage::Settled);
+        self.wake_at(since + LOOK * 3);
+        changes && self.best_target().is_none() && self.now < since + LOOK * 3
     }
 
     pub(super) fn is_writable(&self) -> bool {

@@ -51,6 +51,8 @@ pub struct Cluster {
     version: Option<String>,
     /// Who confirms commits, as PostgreSQL's file says.
     names: Names,
+    /// Whether the server was last seen to go by something else.
+    strayed: bool,
     /// Whether this member has promised a term at which it has not seen the Lease.
     frozen: bool,
 }
@@ -75,6 +77,8 @@ pub enum ClusterEvent {
     Seen(kubernetes::Seen),
     /// The timeline of a server that has become a primary.
     Timeline(u32),
+    /// What `synchronous_standby_names` says in the server.
+    Names(String),
 }
 
 impl Cluster {
@@ -120,6 +124,7 @@ impl Cluster {
             hurry: tokio::sync::watch::Sender::new(false),
             version: None,
             names: Names::Nobody,
+            strayed: false,
             frozen,
         }
     }
@@ -185,6 +190,7 @@ impl Manager {
                 }
             },
             ClusterEvent::Timeline(timeline) => self.began(timeline),
+            ClusterEvent::Names(names) => self.check_names(&names),
         }
     }
 
@@ -323,9 +329,10 @@ impl Manager {
             local.clone(),
             interval,
             cluster.hurry.subscribe(),
-            async move |standbys| {
+            async move |standbys, names| {
                 let input = ha::Input::Standbys(standbys);
                 drop(events.send(Event::Cluster(ClusterEvent::Input(input))).await);
+                drop(events.send(Event::Cluster(ClusterEvent::Names(names))).await);
             },
         ));
         let events = self.events.clone();

@@ -32,12 +32,12 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Nobody writes while this is waited for.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Tells who streams, every `interval` and more often while somebody new is waited for, over a session that is kept.
+/// Tells who streams, and who is waited for by now (`synchronous_standby_names`), every `interval` and more often while somebody new is waited for, over a session that is kept.
 pub(super) async fn watch_standbys(
     local: Local,
     interval: Duration,
     mut hurry: watch::Receiver<bool>,
-    tell: impl AsyncFn(Vec<Standby>),
+    tell: impl AsyncFn(Vec<Standby>, String),
 ) {
     loop {
         let session = match timeout(TIMEOUT, local.open()).await {
@@ -47,8 +47,8 @@ pub(super) async fn watch_standbys(
                 continue;
             }
         };
-        while let Ok(Ok(standbys)) = timeout(TIMEOUT, standbys(&session)).await {
-            tell(standbys).await;
+        while let Ok(Ok((standbys, names))) = timeout(TIMEOUT, standbys(&session)).await {
+            tell(standbys, names).await;
             if *hurry.borrow_and_update() {
                 sleep(HURRY).await;
             } else {
@@ -59,7 +59,7 @@ pub(super) async fn watch_standbys(
     }
 }
 
-async fn standbys(session: &Session) -> Result<Vec<Standby>, Error> {
+async fn standbys(session: &Session) -> Result<(Vec<Standby>, String), Error> {
     let query =
         "select application_name, state = 'streaming', greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8,
         flush_lsn, reply_time::text from pg_stat_replication";
@@ -74,7 +74,9 @@ async fn standbys(session: &Session) -> Result<Vec<Standby>, Error> {
             replied: row.try_get(4)?,
         })
     };
-    session.client.query(query, &[]).await?.iter().map(standby).collect()
+    let standbys: Result<_, Error> = session.client.query(query, &[]).await?.iter().map(standby).collect();
+    let names = session.client.query_one("select current_setting('synchronous_standby_names')", &[]).await?;
+    Ok((standbys?, names.try_get(0)?))
 }
 
 /// The timeline that a primary writes, once `user`, if there is to be one, can stream from it. Asked until it answers.

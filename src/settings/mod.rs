@@ -158,6 +158,11 @@ pub fn run_dir(flags: &Flags, environment: &[(String, String)]) -> Result<Option
 }
 
 impl Settings {
+    /// Whether standbys are to confirm commits.
+    pub fn is_synchronous(&self) -> bool {
+        self.kubernetes.as_ref().is_some_and(|k| k.sync.standbys > 0)
+    }
+
     /// Reads and checks all settings from `flags`, `environment` and `podgres.toml` in `config-dir`.
     ///
     /// # Errors

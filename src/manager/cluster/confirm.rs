@@ -93,6 +93,21 @@ impl Manager {
         });
     }
 
+    /// Somebody may have set it past podgres, with `ALTER SYSTEM`. What is seen once may be on its way.
+    pub(super) fn check_names(&mut self, seen: &str) {
+        let Some(cluster) = self.cluster.as_mut().filter(|c| c.config.sync.standbys > 0) else { return };
+        let strays = cluster.names.setting() != seen;
+        if std::mem::replace(&mut cluster.strayed, strays) && strays {
+            tracing::error!(
+                "{NAMES} was set to {seen:?} by somebody else, and commits may have been confirmed by nobody"
+            );
+            let names = cluster.names.clone();
+            if let Some(set) = self.set_names(names) {
+                tokio::task::spawn_local(set);
+            }
+        }
+    }
+
     /// Writes the file and has the postmaster read it.
     fn set_names(&mut self, names: Names) -> Option<impl Future<Output = ()> + use<>> {
         let child: Child = self.server.as_ref()?.child.clone();

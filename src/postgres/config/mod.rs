@@ -29,6 +29,7 @@ pub mod report;
 mod sizing;
 pub mod standby;
 mod start;
+mod synchronous;
 pub mod watch;
 
 use std::{
@@ -60,13 +61,19 @@ pub struct Layers {
     launch: Launch,
     arguments: Arguments,
     config_dir: PathBuf,
+    synchronous: bool,
 }
 
 impl Layers {
     /// Those of a server that is started as `launch` says, with the user's files in `config_dir`.
     pub fn new(launch: &Launch, config_dir: &Path) -> Self {
         let arguments = Arguments::of(&launch.arguments);
-        Self { launch: launch.clone(), arguments, config_dir: config_dir.to_path_buf() }
+        Self { launch: launch.clone(), arguments, config_dir: config_dir.to_path_buf(), synchronous: false }
+    }
+
+    /// Whether these are a synchronous cluster's, where what would lose commits is a mistake.
+    pub fn synchronous(self, synchronous: bool) -> Self {
+        Self { synchronous, ..self }
     }
 
     /// Where PostgreSQL reads its files.
