@@ -17,6 +17,8 @@ const FREED_FOR_ONE: Duration = Duration::from_secs(5);
 const ASK_BEFORE: Duration = Duration::from_millis(600);
 /// Accounts that are older were given before the leader was gone.
 const ACCOUNTS_LAST: Duration = Duration::from_millis(1500);
+/// What a person said holds for so long.
+const FORCED: Duration = Duration::from_secs(60);
 /// If the best one has not acted by then, the next may.
 const AFTER_THE_BEST: Duration = Duration::from_secs(1);
 /// An API that has been silent for so long after the start may stay so: reads are better than nothing.
@@ -215,6 +217,9 @@ impl Turn<'_> {
     /// Whether this member may stand for the office that `lease` tells of, or why not.
     fn may_stand(&self, lease: &Lease) -> Result<(), String> {
         let record = lease.record.as_ref().or(self.m.local.record.as_ref());
+        if self.is_forced() && self.m.local.data == Data::Present {
+            return Ok(());
+        }
         match () {
             () if lease.term < self.m.term => Err(format!(
                 "the Lease is at term {}, and term {} was seen: an old one was restored. Only the leader of that term may \
@@ -236,6 +241,9 @@ impl Turn<'_> {
 
     /// Stands, if it may; whether it does.
     fn stand(&mut self, over: Option<String>, lease: &Lease, ended: Ended, since: Mono) -> bool {
+        if self.is_forced() {
+            return self.take_by_force(over, lease);
+        }
         // A leader that comes back is no change.
         let paused = lease.is_paused() && ended != Ended::SamePod;
         let paused = paused.then(|| "podgres.io/paused forbids that one is elected".to_string());
@@ -266,6 +274,23 @@ impl Turn<'_> {
         let direct = held && self.m.local.server == Server::Down;
         self.take_office(over, lease, direct);
         true
+    }
+
+    /// A person said so, a moment ago.
+    fn is_forced(&self) -> bool {
+        self.m.forced.is_some_and(|since| self.now < since + FORCED)
+    }
+
+    /// Neither votes nor how far anybody is count, but the Lease does. Whoever else has data becomes a member when it has what
+    /// this one has, and no more.
+    fn take_by_force(&mut self, over: Option<String>, lease: &Lease) -> bool {
+        let up = self.m.local.server == Server::Standby;
+        self.because(Reason::Takes("a person said so, whatever is lost (podgres promote --force)".into()));
+        if up {
+            let lease = Lease { record: Some(Record::alone(self.copy())), ..lease.clone() };
+            self.take_office(over, &lease, false);
+        }
+        up
     }
 
     /// In a synchronous cluster whoever cannot know otherwise that it has every commit asks for votes: the holder of the latest
@@ -348,6 +373,11 @@ impl Turn<'_> {
         self.m.stood_back = None;
         self.m.accounts = None;
         self.m.candidacy = None;
+        if let Some(at) = self.m.forced.take() {
+            let waited = self.now.saturating_sub(at).as_millis();
+            let note = format!("took over in term {} by force, {waited} ms after a person said so", lease.term);
+            self.warn("Forced", note);
+        }
         let fires = sent + self.config.duration - self.config.margin;
         if self.now >= fires {
             // Taken and over again before the answer came. It is this pod's, so it may be taken at once.

@@ -146,6 +146,8 @@ pub enum Input {
     Proven(u64),
     /// [`Action::Confirm`] ended.
     Confirmed(Names),
+    /// A person wants this member to lead, with what it has, when nobody is in office.
+    Force,
     /// The fence fired: no process of a server is left, or will be in a moment.
     Fired,
     /// A pod could not be patched.

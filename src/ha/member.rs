@@ -57,6 +57,17 @@ pub struct ClusterView {
     pub pods: BTreeMap<String, Pod>,
     /// What else is wrong with it, one line each.
     pub findings: Vec<String>,
+    /// Who confirms commits, as the leader of a synchronous cluster knows it.
+    pub confirming: Option<Confirming>,
+}
+
+/// How many standbys confirm each commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirming {
+    /// `sync`.
+    pub wanted: usize,
+    /// How many do; none: every commit waits.
+    pub standbys: Option<usize>,
 }
 
 /// Annotation `podgres.io/status` of a member's own pod: compact JSON, written when it changes in substance.

@@ -195,6 +195,8 @@ pub struct Memory {
     pub handed_over: Option<HandedOver>,
     /// A restart or a new clone that is to be told of.
     pub commanded: Option<Commanded>,
+    /// Since when a person wants this member to lead with what it has.
+    pub forced: Option<Mono>,
     /// Who has voted for this member.
     pub candidacy: Option<Candidacy>,
     pub(super) writing: Option<Writing>,

@@ -108,6 +108,7 @@ impl Turn<'_> {
             Input::Refused { pod, why } => self.refused(pod, why),
             Input::Proven(lsn) => self.proven(lsn),
             Input::Confirmed(names) => self.confirmed(&names),
+            Input::Force => self.m.forced = Some(self.now),
             Input::Fired => self.fired(),
             Input::Unpatched(pod) => drop(self.m.patched.remove(&pod)),
             Input::Terminate { hand_over } => {

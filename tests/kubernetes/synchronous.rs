@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
+    client,
     cluster::{Cluster, NOBODY},
     harness::*,
     load::Load,
@@ -204,4 +205,40 @@ fn a_synchronous_switchover_loses_nothing_and_waits_for_nobody() {
     load.wait_for(&cluster, &members[1 - p]);
     settles(&cluster, &members[1 - p], 1, 2);
     load.finish(&cluster, &members[1 - p]).nothing_lost().gap_at_most(Duration::from_secs(5));
+}
+
+#[test]
+fn a_person_may_go_on_with_what_is_left_and_is_told_what_it_costs() {
+    let cluster = Cluster::with(17, &ONE);
+    let (members, p) = cluster.members(3);
+    settles(&cluster, &members[p], 2, 3);
+    let (b, c) = ((p + 1) % 3, (p + 2) % 3);
+    let refused = members[b].podgres(&["promote", "--force"]);
+    assert!(!refused.status.success(), "{} is in office", members[p].name);
+    members[c].kill();
+    members[p].kill();
+    let short = || String::from_utf8_lossy(&members[b].podgres(&["status"]).stdout).contains("1 of 2 votes");
+    cluster.wait("an election without end", || short().then_some(()));
+    let forced = members[b].podgres(&["promote", "--force"]);
+    let said = String::from_utf8_lossy(&[forced.stdout, forced.stderr].concat()).into_owned();
+    assert!(forced.status.success(), "{said}");
+    assert!(said.contains(&format!("{} does not answer: what only it has is lost", members[p].name)), "{said}");
+    assert!(members[b].is_writable());
+    assert_eq!(record(&cluster), Some((1, vec![members[b].name.clone()])));
+    cluster.wait_for_event(&["Warning", "Forced", &members[b].name]);
+}
+
+#[test]
+fn whoever_knows_no_password_gets_no_vote() {
+    let cluster = Cluster::with(17, &ONE);
+    let (members, p) = cluster.members(2);
+    let standby = &members[1 - p];
+    for proof in ["", "podgres-proof: 00\r\n"] {
+        let body = format!("{{\"term\":{}}}", cluster.term() + 1);
+        let head = format!("POST /vote HTTP/1.0\r\nhost: member\r\n{proof}content-length: {}\r\n\r\n", body.len());
+        let (code, said) = client::request(standby.address(), SLACK, &format!("{head}{body}"));
+        assert!(matches!(code, 403 | 409) && said.contains("a member of the cluster is to ask this"), "{code}: {said}");
+    }
+    assert_eq!(standby.http("/vote"), 405, "it is nothing to look at");
+    assert!(!standby.container.stdout().contains("is promised"));
 }

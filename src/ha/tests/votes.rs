@@ -160,3 +160,24 @@ fn nobody_promises_while_somebody_is_in_office_by_its_own_watch() {
     b.give(Input::Lease(Some(Lease { version: "21".into(), ..freed(None) })));
     assert_eq!(asked(&b, 8), Ok(()));
 }
+
+#[test]
+fn force_overrides_votes_and_the_record_but_not_the_lease() {
+    let mut d = Member::standby("d", &elected_by_two(led_by("a")));
+    d.config.sync = Sync { standbys: 1, strict: false };
+    d.give(Input::Force);
+    assert!(!d.writes(), "a is in office");
+    d.after(S(10));
+    let lease = d.take_written().unwrap();
+    let alone = Record::alone(Copy { pod: "d".into(), copy: copy("d") });
+    assert_eq!((lease.term, lease.record), (8, Some(alone)));
+}
+
+#[test]
+fn what_a_person_said_is_forgotten() {
+    let mut d = Member::standby("d", &elected_by_two(led_by("a")));
+    d.give(Input::Force);
+    d.now += S(60);
+    d.give(Input::Timer);
+    assert!(!d.writes());
+}

@@ -4,7 +4,7 @@ use super::{Cluster, Manager};
 use crate::{
     ha::{
         self, Data, Known, Local, Server,
-        member::{Account, ClusterView},
+        member::{Account, ClusterView, Confirming},
         quorum::{Names, Stage},
     },
     lifecycle::{self, Phase, Role},
@@ -136,6 +136,10 @@ impl Manager {
             lease: memory.lease().cloned(),
             pods: memory.pods.clone().unwrap_or_default(),
             findings,
+            confirming: memory
+                .in_office()
+                .and_then(|o| o.quorum.as_ref())
+                .map(|quorum| Confirming { wanted: config.sync.standbys, standbys: quorum.names.confirm() }),
         })
     }
 }
