@@ -242,3 +242,86 @@ fn whoever_knows_no_password_gets_no_vote() {
     assert_eq!(standby.http("/vote"), 405, "it is nothing to look at");
     assert!(!standby.container.stdout().contains("is promised"));
 }
+
+#[test]
+fn a_cluster_that_loses_its_power_comes_back_with_everything() {
+    let cluster = Cluster::with(17, &ONE);
+    let (mut members, p) = cluster.members(3);
+    settles(&cluster, &members[p], 2, 3);
+    let load = Load::start(&cluster, &members[p]);
+    std::thread::scope(|scope| members.iter().for_each(|m| drop(scope.spawn(|| m.kill()))));
+    // New pods: nobody takes back an office because it is its own.
+    std::thread::scope(|scope| members.iter_mut().for_each(|m| drop(scope.spawn(|| m.recreate()))));
+    let primary = cluster.settle(&members).n;
+    settles(&cluster, &members[primary], 2, 3);
+    load.finish(&cluster, &members[primary]).nothing_lost();
+}
+
+/// Brings back whoever is not there.
+fn revive(members: &mut [Member<'_>]) {
+    for member in members {
+        match member.container.inspect("{{.State.Status}}").as_str() {
+            "paused" => member.container.unpause(),
+            "running" => member.heal(),
+            _ => {}
+        }
+        if !member.container.is_running() {
+            member.restart_in_place();
+        }
+    }
+}
+
+/// Rounds of faults at the time: `PODGRES_TEST_ROUNDS` for more, `PODGRES_TEST_SEED` for the same again.
+#[test]
+fn whatever_happens_to_two_of_three_nothing_that_was_confirmed_is_lost() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let mut seed = number("PODGRES_TEST_SEED").unwrap_or(u64::try_from(time & 0xffff_ffff).unwrap()) | 1;
+    eprintln!("seed {seed}");
+    let mut random = move |below: u64| {
+        // Xorshift (Marsaglia 2003): any order will do that can be had again.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below).unwrap()
+    };
+    let cluster = Cluster::with(17, &ONE);
+    let (mut members, p) = cluster.members(3);
+    let mut primary = p;
+    settles(&cluster, &members[p], 2, 3);
+    let load = Load::start(&cluster, &members[p]);
+    for round in 0..number("PODGRES_TEST_ROUNDS").unwrap_or(2) {
+        for victim in [primary, (primary + 1 + random(2)) % 3] {
+            let fault = random(7);
+            eprintln!("round {round}: fault {fault} at {}, the primary is db-{primary}", members[victim].name);
+            match fault {
+                0 => members[victim].kill(),
+                1 => members[victim].container.pause(),
+                2 => members[victim].cut_api(&BOTH),
+                3 => {
+                    let other = (victim + 1 + random(2)) % 3;
+                    members[victim].cut_member(&members[other], &BOTH);
+                }
+                4 => members[victim].signal_postmaster("KILL"),
+                5 => {
+                    members[victim].kill();
+                    members[victim].restart_in_place();
+                }
+                _ => {}
+            }
+            std::thread::sleep(Duration::from_millis(100 * u64::try_from(random(30)).unwrap()));
+        }
+        std::thread::sleep(Duration::from_secs(u64::try_from(random(20)).unwrap()));
+        revive(&mut members);
+        // A fence that fires late may end a container that was running just now.
+        cluster.within(Duration::from_secs(180), "three members again", || {
+            revive(&mut members);
+            primary = members.iter().find(|m| m.is_writable())?.n;
+            let (votes, recorded) = record(&cluster)?;
+            ((votes, recorded.len()) == (2, 3)).then_some(())
+        });
+        primary = cluster.settle(&members).n;
+        load.wait_for(&cluster, &members[primary]);
+    }
+    load.finish_apart_from(&cluster, &members[primary], Duration::from_secs(2)).nothing_lost();
+}
