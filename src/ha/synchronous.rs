@@ -51,7 +51,7 @@ impl Turn<'_> {
             Stage::Flushes(..) | Stage::Stops(_) | Stage::Eases => {}
         }
         self.open(&mut quorum);
-        self.tell_of(&mut quorum);
+        self.tell_of(&office, &mut quorum);
         self.office_mut().into_iter().for_each(|o| o.quorum = Some(quorum.clone()));
     }
 
@@ -131,13 +131,17 @@ impl Turn<'_> {
         };
     }
 
-    fn tell_of(&mut self, quorum: &mut Quorum) {
-        let n = quorum.names.confirm().unwrap_or(0);
-        if quorum.stage != Stage::Settled || quorum.told == Some(n) {
+    fn tell_of(&mut self, office: &In, quorum: &mut Quorum) {
+        let wanted = self.config.sync.standbys;
+        let waits = self.config.sync.strict && self.listed(office, Some(&quorum.record)).len() < wanted;
+        let n = quorum.names.confirm().filter(|_| !waits).unwrap_or(0);
+        let settled = quorum.stage == Stage::Settled || (waits && matches!(quorum.stage, Stage::Flushes(..)));
+        if !settled || quorum.told == Some(n) {
             return;
         }
-        let (wanted, before) = (self.config.sync.standbys, quorum.told.replace(n));
-        let note = in_words(&quorum.record, &quorum.names, wanted, &self.config.pod);
+        let before = quorum.told.replace(n);
+        let names = if waits { &Names::Nobody } else { &quorum.names };
+        let note = in_words(&quorum.record, names, wanted, &self.config.pod);
         if n < wanted && before.is_some() {
             self.warn("SyncDegraded", note);
         } else {

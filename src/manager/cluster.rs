@@ -53,8 +53,8 @@ pub struct Cluster {
     names: Names,
     /// Whether the server was last seen to go by something else.
     strayed: bool,
-    /// Whether this member has promised a term at which it has not seen the Lease.
-    frozen: bool,
+    /// Whether a standby here may have a source, as far as that was attended to.
+    receives: bool,
 }
 
 struct Leading {
@@ -105,7 +105,7 @@ impl Cluster {
             sync: settings.sync,
         };
         let memory = ha::Memory::after(notes.term);
-        let frozen = notes.promised > notes.term;
+        let receives = !notes.is_frozen();
         Self {
             name: identity.cluster.clone(),
             config,
@@ -125,7 +125,7 @@ impl Cluster {
             version: None,
             names: Names::Nobody,
             strayed: false,
-            frozen,
+            receives,
         }
     }
 
@@ -248,11 +248,14 @@ impl Manager {
     fn note_record(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(lease) = cluster.memory.lease() else { return };
-        let (record, term) = (lease.record.clone(), lease.term);
-        let leader = if lease.address.is_empty() { cluster.notes.leader.clone() } else { lease.address.clone() };
-        let news = (term, &record, &leader) != (cluster.notes.term, &cluster.notes.record, &cluster.notes.leader);
-        if term >= cluster.notes.term && news {
-            (cluster.notes.term, cluster.notes.record, cluster.notes.leader) = (term, record, leader);
+        let (record, term, notes) = (lease.record.clone(), lease.term, &cluster.notes);
+        let (leader, leader_term) = match lease.address.is_empty() {
+            true => (notes.leader.clone(), notes.leader_term),
+            false => (lease.address.clone(), term),
+        };
+        let notes = Notes { term, record, leader, leader_term, ..notes.clone() };
+        if term >= cluster.notes.term && notes != cluster.notes {
+            cluster.notes = notes;
             self.save_notes();
         }
     }

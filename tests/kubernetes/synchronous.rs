@@ -147,6 +147,23 @@ fn short_of_votes_it_waits_for_whoever_may_have_the_last_commit() {
 }
 
 #[test]
+fn a_voter_whose_replay_is_paused_votes_with_what_it_has_received() {
+    let cluster = Cluster::with(17, &ONE);
+    let (members, p) = cluster.members(3);
+    settles(&cluster, &members[p], 2, 3);
+    let load = Load::start(&cluster, &members[p]);
+    // The walreceiver goes on, and what it confirms nobody has replayed: trace T5.
+    for standby in [(p + 1) % 3, (p + 2) % 3] {
+        members[standby].query("select pg_wal_replay_pause()");
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    members[p].kill();
+    let next = cluster.primary_other_than(p, &members).n;
+    load.wait_for(&cluster, &members[next]);
+    load.finish(&cluster, &members[next]).nothing_lost().gap_at_most(LEASE + SLACK);
+}
+
+#[test]
 fn a_promise_outlives_the_voter_and_ends_with_the_leaders_word() {
     let cluster = Cluster::with(17, &ONE);
     let (mut members, p) = cluster.members(3);
@@ -190,6 +207,8 @@ fn a_strict_primary_rather_waits_than_confirms_alone() {
     let before = load.writes().len();
     cluster.never(LEASE + SLACK, "a commit that no standby has", || load.writes().len() > before);
     assert!(members[p].is_writable() && names(&members[p]).starts_with("ANY 1"), "{}", names(&members[p]));
+    let status = String::from_utf8_lossy(&members[p].podgres(&["status"]).stdout).into_owned();
+    assert!(status.contains("commits wait: sync-strict"), "{status}");
     members[1 - p].restart_in_place();
     load.wait_for(&cluster, &members[p]);
     load.finish(&cluster, &members[p]).nothing_lost();

@@ -151,6 +151,12 @@ fn a_strict_leader_rather_waits_than_goes_on_alone() {
     }
     assert_eq!(a.memory.lease().unwrap().record, Some(target(1, &["b"]).record));
     assert_eq!(confirms(&a.done), None);
+    let told = |a: &Member, words: &str| {
+        a.done.iter().any(|action| matches!(action, Action::Event { note, .. } if note.contains(words)))
+    };
+    assert!(told(&a, "commits wait"));
+    a.streams_up_to(&["b"], Some(200));
+    assert!(told(&a, "each commit is confirmed by 1 of b"));
 }
 
 #[test]

@@ -112,8 +112,14 @@ impl Manager {
         let record = lease.record.as_ref()?;
         let leader = record.members.iter().find(|m| m.pod == lease.holder)?;
         let quorum = memory.in_office().and_then(|o| o.quorum.as_ref());
-        let names = quorum.map_or_else(|| Names::of(record, leader), |q| q.names.clone());
-        let changes = quorum.is_some_and(|q| q.stage != Stage::Settled);
+        // A strict leader names its standbys also when they are not there.
+        let waits = config.sync.strict && quorum.is_some_and(|q| q.told == Some(0));
+        let names = match quorum {
+            _ if waits => Names::Nobody,
+            Some(quorum) => quorum.names.clone(),
+            None => Names::of(record, leader),
+        };
+        let changes = !waits && quorum.is_some_and(|q| q.stage != Stage::Settled);
         (!changes && names.confirm().is_none_or(|n| n < wanted))
             .then(|| ha::in_words(record, &names, wanted, &leader.pod))
     }
@@ -136,10 +142,10 @@ impl Manager {
             lease: memory.lease().cloned(),
             pods: memory.pods.clone().unwrap_or_default(),
             findings,
-            confirming: memory
-                .in_office()
-                .and_then(|o| o.quorum.as_ref())
-                .map(|quorum| Confirming { wanted: config.sync.standbys, standbys: quorum.names.confirm() }),
+            confirming: memory.in_office().and_then(|o| o.quorum.as_ref()).map(|quorum| Confirming {
+                wanted: config.sync.standbys,
+                standbys: quorum.names.confirm().filter(|_| !config.sync.strict || quorum.told != Some(0)),
+            }),
         })
     }
 }

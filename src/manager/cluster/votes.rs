@@ -30,9 +30,8 @@ pub struct VoteAsked {
 }
 
 impl Manager {
-    /// Whether this member has promised a term at which it has not seen the Lease.
     fn is_frozen(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|c| c.notes.promised > c.notes.term)
+        self.cluster.as_ref().is_some_and(|c| c.notes.is_frozen())
     }
 
     /// Whether a standby here may have a source. Whoever takes over by votes receives nothing more either.
@@ -41,12 +40,13 @@ impl Manager {
         !self.is_frozen() && !self.cluster.as_ref().is_some_and(taken)
     }
 
-    /// Receives again when the Lease was seen at the term that was promised.
+    /// Receives again when it may. What becomes a standby later finds its source by itself.
     pub(super) fn attend_promise(&mut self) {
-        let frozen = self.is_frozen();
+        let receives = self.may_receive();
         let Some(cluster) = &mut self.cluster else { return };
-        if std::mem::replace(&mut cluster.frozen, frozen) && !frozen && cluster.memory.office == ha::Office::Out {
-            tracing::info!("the Lease is at term {}: this member receives again", cluster.notes.term);
+        let again = receives && !std::mem::replace(&mut cluster.receives, receives);
+        if again && self.memory.phase == (Phase::Running { role: Role::Standby }) {
+            tracing::info!("term {} has a leader: this member receives again", cluster.notes.leader_term);
             self.other_source();
         }
     }
@@ -86,11 +86,9 @@ impl Manager {
                 cluster.notes.promised = before;
                 return Err(format!("its promise cannot be noted: {error}"));
             }
-            tracing::info!(
-                "term {term} is promised: this member receives nothing before it sees the Lease at that term"
-            );
+            tracing::info!("term {term} is promised: this member receives nothing before somebody leads in it");
         }
-        cluster.frozen = true;
+        cluster.receives = false;
         let (pod, copy, began) = (cluster.config.pod.clone(), cluster.notes.copy.clone(), cluster.notes.began);
         self.lose_source();
         let launch = &self.plan.launch;

@@ -59,6 +59,8 @@ impl Frozen {
         let end = at.max(self.valid_wal(at).await?);
         while replayed && self.replayed().await? < end {
             self.alive()?;
+            // A promotion would end a pause, too.
+            self.ask("select pg_wal_replay_resume() from (values (1)) one where pg_is_wal_replay_paused()").await?;
             sleep(POLL).await;
         }
         Ok(end)
@@ -91,6 +93,11 @@ impl Frozen {
             sleep(POLL).await;
         }
         Ok(())
+    }
+
+    async fn ask(&self, query: &str) -> Result<(), String> {
+        let asked = self.local.within(TIMEOUT, async |client| Ok(client.batch_execute(query).await?));
+        asked.await.map_err(words)
     }
 
     async fn replayed(&self) -> Result<Lsn, String> {
