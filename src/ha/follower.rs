@@ -350,7 +350,8 @@ impl Turn<'_> {
         let term = lease.term.max(self.m.term) + 1;
         let taken = Lease { term, free: None, ..self.signed(lease) };
         self.write(Writing::Take { direct }, over, taken);
-        if self.m.writing.is_some() {
+        // The last renewal of an office that was fenced may still be on its way.
+        if matches!(self.m.writing, Some(Writing::Take { .. })) {
             self.m.office = Office::Taking;
         }
     }

@@ -142,7 +142,8 @@ impl Turn<'_> {
         let before = quorum.told.replace(n);
         let names = if waits { &Names::Nobody } else { &quorum.names };
         let note = in_words(&quorum.record, names, wanted, &self.config.pod);
-        if n < wanted && before.is_some() {
+        // A cluster begins with one member, and that is no trouble.
+        if n < wanted && (before.is_some() || office.term > 1) {
             self.warn("SyncDegraded", note);
         } else {
             self.tell(About::Pod(self.config.pod.clone()), "SyncStandbys", note);

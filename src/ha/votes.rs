@@ -154,9 +154,6 @@ pub fn may_promise(config: &Config, memory: &Memory, now: Mono, term: u64) -> Re
         Known::Absent { .. } => Ok(()),
         Known::Lease { lease, .. } if term != lease.term + 1 => Err(format!("the Lease is at term {}", lease.term)),
         Known::Lease { lease, .. } if lease.is_paused() => refuse("podgres.io/paused forbids that one is elected"),
-        Known::Lease { lease, .. } if lease.holder == config.pod && lease.pod_uid == config.uid => {
-            refuse("it led, and takes its office back")
-        }
         Known::Lease { lease, since } => match () {
             () if lease.holder.is_empty() && lease.free.as_ref().is_some_and(|f| f.term == lease.term) => Ok(()),
             () if memory.is_proven_dead(lease) => Ok(()),
