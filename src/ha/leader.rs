@@ -370,7 +370,9 @@ impl Turn<'_> {
             let status = pod.status.as_ref();
             !pod.deleting && !pod.is_fenced() && status.is_none_or(|s| s.priority > 0 || s.instance.is_empty())
         };
-        streams && pod.is_none_or(fit)
+        // Each copy more in the record of a synchronous cluster is one whose vote an election takes.
+        let replaced = office.quorum.is_some() && self.m.copy_of(&copy.pod).is_some_and(|now| now != *copy);
+        streams && !replaced && pod.is_none_or(fit)
     }
 
     /// Whether `pod` could take over with every byte, or why not.

@@ -194,3 +194,11 @@ fn a_member_that_is_not_recorded_is_no_target() {
     a.looks();
     assert!(!a.done.contains(&Action::Checkpoint));
 }
+
+#[test]
+fn a_copy_that_its_pod_has_replaced_leaves_as_soon_as_the_new_one_is_there() {
+    let mut a = Member::confirmed_by_one();
+    a.pod("c", |p| p.status.as_mut().unwrap().copy = Some("new".into()));
+    let names = |pods: &[&str]| pods.iter().map(|p| format!("{p}_{}", copy(p))).collect::<Vec<_>>();
+    assert_eq!(stops(&a.done), Some(names(&["b", "c"])), "it asks more of those that remain");
+}
