@@ -44,6 +44,7 @@ pub struct Cluster {
     port: u16,
     /// What runs for as long as this server is a primary.
     leading: Option<Leading>,
+    confirming: confirm::Confirming,
     stuck: Option<(lifecycle::Phase, Mono)>,
     full_since: Option<Mono>,
     /// Whether a standby waits to be put on the record.
@@ -119,6 +120,7 @@ impl Cluster {
             ip: identity.ip.clone(),
             port: DEFAULT_PORT,
             leading: None,
+            confirming: confirm::Confirming::default(),
             stuck: None,
             full_since: None,
             hurry: tokio::sync::watch::Sender::new(false),
@@ -238,6 +240,7 @@ impl Manager {
         }
         if office && cluster.memory.in_office().is_none() {
             cluster.leading = None;
+            cluster.confirming = confirm::Confirming::default();
         }
         self.note_record();
         for action in actions {

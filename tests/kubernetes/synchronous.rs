@@ -83,6 +83,26 @@ fn the_last_standby_goes_and_comes() {
 }
 
 #[test]
+fn nobody_is_recorded_before_every_process_of_the_server_waits_for_them() {
+    let cluster = Cluster::with(17, &ONE);
+    let (members, p) = cluster.members(2);
+    let load = Load::start(&cluster, &members[p]);
+    members[1 - p].container.pause();
+    settles(&cluster, &members[p], 1, 1);
+    // It alone tells backends that there is somebody to wait for, when it gets to read its file: trace T4.
+    let checkpointer = members[p].query("select pid from pg_stat_activity where backend_type = 'checkpointer'");
+    members[p].container.shell(&format!("kill -STOP {checkpointer}"));
+    members[1 - p].container.unpause();
+    cluster.wait("the standby to be wanted", || names(&members[p]).contains("_nobody").then_some(()));
+    cluster.never(Duration::from_secs(6), "a record of two, and commits that one has", || {
+        record(&cluster).is_none_or(|(_, recorded)| recorded.len() > 1)
+    });
+    members[p].container.shell(&format!("kill -CONT {checkpointer}"));
+    settles(&cluster, &members[p], 1, 2);
+    load.finish(&cluster, &members[p]).nothing_lost();
+}
+
+#[test]
 fn nothing_is_lost_with_a_primary_whose_container_is_killed() {
     for major in MAJORS {
         let cluster = Cluster::with(major, &ONE);

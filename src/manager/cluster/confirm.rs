@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
+};
 use tokio_postgres::{Client, types::PgLsn};
 
 use super::{ClusterEvent, Event, Manager};
@@ -31,6 +34,16 @@ const NUDGES: [Duration; 4] =
 
 /// Each standby answers it, and each answer has its walsender look for commits to release.
 const NUDGE: &str = "select pg_logical_emit_message(true, 'podgres', '')";
+
+/// What is being put in force. It ends with the server's time as a primary.
+#[derive(Default)]
+pub(super) struct Confirming(Vec<AbortHandle>);
+
+impl Drop for Confirming {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
 
 impl Manager {
     /// What podgres owns of a synchronous cluster's servers.
@@ -125,11 +138,10 @@ impl Manager {
 
     /// A task that ends with the present server's time as a primary.
     fn while_leading(&mut self, work: impl AsyncFnOnce(Local) + 'static) {
-        let local = self.local();
-        let Some((local, leading)) = local.zip(self.cluster.as_mut().and_then(|c| c.leading.as_mut())) else { return };
+        let Some((local, cluster)) = self.local().zip(self.cluster.as_mut()) else { return };
         let task = tokio::task::spawn_local(async move { work(local).await });
-        leading.tasks.retain(|t| !t.is_finished());
-        leading.tasks.push(task.abort_handle());
+        cluster.confirming.0.retain(|t| !t.is_finished());
+        cluster.confirming.0.push(task.abort_handle());
     }
 }
 

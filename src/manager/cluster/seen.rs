@@ -41,6 +41,7 @@ impl Manager {
         if server != Server::Primary {
             // Its sessions would only be in the way of a shutdown.
             cluster.leading = None;
+            cluster.confirming = super::confirm::Confirming::default();
         }
         let health = cluster.leading.as_ref().map(|l| &l.health);
         let sick = health.and_then(|w| health::verdict(&w.health.borrow(), std::time::Instant::now(), limit).err());
