@@ -270,6 +270,31 @@ fn a_person_may_go_on_with_what_is_left_and_is_told_what_it_costs() {
 }
 
 #[test]
+fn what_alter_system_sets_past_podgres_does_not_stay() {
+    let cluster = Cluster::with(17, &ONE);
+    let (members, p) = cluster.members(2);
+    settles(&cluster, &members[p], 1, 2);
+    members[p].query("alter system set synchronous_standby_names = ''");
+    members[p].query("select pg_reload_conf()");
+    cluster.wait("it to be as it was", || names(&members[p]).starts_with("ANY 1").then_some(()));
+    cluster.wait("it to be said", || {
+        members[p].container.stdout().contains("removed from postgresql.auto.conf").then_some(())
+    });
+}
+
+#[test]
+fn a_configuration_that_would_lose_commits_is_refused_before_anything_is_touched() {
+    let mut cluster = Cluster::with(17, &ONE);
+    let files = Files::new(&[("postgresql.conf", 0o644, "work_mem = 1MB\nsynchronous_commit = off\n")]);
+    cluster.options.extend(["-v".into(), files.at("/etc/podgres")]);
+    let member = cluster.member(0);
+    assert_eq!(member.container.wait(), 78);
+    let said = member.container.stdout();
+    assert!(said.contains("postgresql.conf:2") && said.contains("synchronous_commit cannot be off"), "{said}");
+    assert_eq!(cluster.holder(), "");
+}
+
+#[test]
 fn whoever_knows_no_password_gets_no_vote() {
     let cluster = Cluster::with(17, &ONE);
     let (members, p) = cluster.members(2);

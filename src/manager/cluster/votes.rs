@@ -44,8 +44,8 @@ impl Manager {
     pub(super) fn attend_promise(&mut self) {
         let receives = self.may_receive();
         let Some(cluster) = &mut self.cluster else { return };
-        let again = receives && !std::mem::replace(&mut cluster.receives, receives);
-        if again && self.memory.phase == (Phase::Running { role: Role::Standby }) {
+        let before = std::mem::replace(&mut cluster.receives, receives);
+        if receives && !before && self.memory.phase == (Phase::Running { role: Role::Standby }) {
             tracing::info!("term {} has a leader: this member receives again", cluster.notes.leader_term);
             self.other_source();
         }
