@@ -42,6 +42,7 @@
 //!   before ([`lifecycle`]).
 //! - Nobody who fails to read our output can stall PostgreSQL ([`logs`]).
 
+pub mod beat;
 pub mod cli;
 pub mod cluster;
 pub mod ha;

@@ -214,7 +214,10 @@ impl Manager {
                 }
             }
             Event::Prepared(prepared) => self.start(prepared),
-            Event::Reloaded(reloaded) => reloaded.report.into_iter().for_each(|r| self.config.set_report(r)),
+            Event::Reloaded(reloaded) => {
+                reloaded.report.into_iter().for_each(|r| self.config.set_report(r));
+                self.ask_facts();
+            }
             Event::FilesChanged => self.files_changed(),
             Event::JobDone(job, result) => self.job_done(job, result),
             Event::Looked(seen) => {
@@ -249,6 +252,9 @@ impl Manager {
         self.memory = memory;
         if (&before.phase, &before.reason) != (&self.memory.phase, &self.memory.reason) {
             self.log_change();
+            if self.memory.reason == Reason::PromotedByOthers {
+                self.note_straying();
+            }
         }
         for action in actions {
             self.act(action);

@@ -24,6 +24,8 @@ pub struct Notes {
     pub began: Option<Began>,
     /// The term that was promised last: nothing is received before a leader was seen in that term.
     pub promised: u64,
+    /// Whether somebody promoted this copy past the cluster: it may be on a timeline that has the number of the leader's.
+    pub strayed: bool,
     /// Whether initdb made it and the Lease does not know it yet.
     pub unrecorded: bool,
     /// The highest term that was seen.
@@ -67,7 +69,14 @@ impl Notes {
 
     /// Of a copy that does not exist yet: an id that nobody had before, and no past.
     pub fn of_new_copy(&self, id: u64) -> Self {
-        Self { copy: format!("{:08x}", id & 0xffff_ffff), held: 0, began: None, unrecorded: false, ..self.clone() }
+        Self {
+            copy: format!("{:08x}", id & 0xffff_ffff),
+            held: 0,
+            began: None,
+            strayed: false,
+            unrecorded: false,
+            ..self.clone()
+        }
     }
 }
 

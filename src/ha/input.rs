@@ -130,6 +130,8 @@ pub enum Input {
     Accounts(Vec<Account>),
     /// [`Action::Checkpoint`] ended, one way or the other.
     Checkpointed,
+    /// Before that the member that is to take over was asked whether it is there, and it is not: why.
+    TargetSilent(String),
     /// [`Action::AwaitTarget`] ended: the server shut down in order and the target has replayed all of it.
     CaughtUp(Result<(), String>),
     /// A member is frozen for a term: this one ([`Action::Freeze`]) or another ([`Action::AskVotes`]).

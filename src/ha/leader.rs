@@ -158,7 +158,7 @@ impl Turn<'_> {
             .then(|| format!("PostgreSQL has made no progress on its way up for {} s", patience.as_secs()))
     }
 
-    fn begin_to_leave(&mut self, to: Option<String>, why: Why) {
+    pub(super) fn begin_to_leave(&mut self, to: Option<String>, why: Why) {
         let handing_over = to.is_some();
         if matches!(why, Why::Switchover(Request::SwitchoverTo(_))) {
             // Else the next leader would take it for a request of its own.

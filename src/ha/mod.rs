@@ -103,6 +103,7 @@ impl Turn<'_> {
                 self.m.accounts = Some((self.now, accounts));
             }
             Input::Checkpointed => self.checkpointed(),
+            Input::TargetSilent(why) => self.target_is_silent(&why),
             Input::CaughtUp(result) => self.caught_up(result),
             Input::Voted(vote) => self.voted(vote),
             Input::Refused { pod, why } => self.refused(pod, why),

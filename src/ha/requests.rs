@@ -7,7 +7,7 @@ use super::{
     leader::Unfit,
     lease::Lease,
     member::Pod,
-    memory::{Commanded, HandedOver, Request},
+    memory::{Commanded, HandedOver, Request, Why},
 };
 
 /// Several looks at who streams.
@@ -161,6 +161,32 @@ impl Turn<'_> {
         match request {
             Request::Promote(pod) => self.answer(&pod, "promote", done, &note),
             Request::SwitchoverTo(_) => self.answer(&self.config.pod.clone(), "switchover", done, &note),
+        }
+    }
+
+    /// Nobody stops for a member that is not there: the next best is asked, or whoever wanted this one is told.
+    pub(super) fn target_is_silent(&mut self, why: &str) {
+        let Some(office) = self.office_mut() else { return };
+        let Some(leaving) = office.leaving.take_if(|l| l.stopped.is_none()) else { return };
+        let Some(to) = leaving.to else { return };
+        // It is from before the question.
+        let name = self.m.copy_of(&to).map(|copy| copy.application_name());
+        self.office_mut().into_iter().for_each(|o| o.standbys.retain(|s| Some(&s.name) != name.as_ref()));
+        let note = format!("{to} does not answer: {why}");
+        match leaving.why {
+            Why::Switchover(Request::SwitchoverTo(value)) => match self.best_target().filter(|_| value == "any") {
+                Some(next) => self.begin_to_leave(Some(next), Why::Switchover(Request::SwitchoverTo(value))),
+                None => self.answer(&self.config.pod.clone(), "switchover", false, &note),
+            },
+            Why::Switchover(Request::Promote(name)) => {
+                let asked = self.m.pods.as_ref().and_then(|p| p.get(&name));
+                if let Some((uid, value)) = asked.and_then(|p| Some((p.uid.clone(), p.promote.clone()?))) {
+                    self.handle(&uid, "promote", &value);
+                }
+                self.answer(&name, "promote", false, &note);
+            }
+            // Decided anew in this very step.
+            Why::Terminating | Why::Fenced | Why::Unable(_) | Why::Full => {}
         }
     }
 

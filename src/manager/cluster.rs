@@ -24,7 +24,11 @@ use crate::{
     },
     lifecycle::{self, Input, Job, Phase, Repair, Role},
     pid1::fence::{Boottime, Fence, boottime},
-    postgres::{controldata, health, replication::clone::random},
+    postgres::{
+        controldata, health,
+        replication::clone::random,
+        sql::{self, Facts},
+    },
     settings::kubernetes::Kubernetes as Settings,
 };
 
@@ -49,13 +53,14 @@ pub struct Cluster {
     full_since: Option<Mono>,
     /// Whether a standby waits to be put on the record.
     hurry: tokio::sync::watch::Sender<bool>,
-    version: Option<String>,
     /// Who confirms commits, as PostgreSQL's file says.
     names: Names,
     /// Whether the server was last seen to go by something else.
-    strayed: bool,
+    overruled: bool,
     /// Whether a standby here may have a source, as far as that was attended to.
     receives: bool,
+    /// What the server said of itself when it was last asked.
+    facts: Facts,
 }
 
 struct Leading {
@@ -80,6 +85,8 @@ pub enum ClusterEvent {
     Timeline(u32),
     /// What `synchronous_standby_names` says in the server.
     Names(String),
+    /// What the server says of itself.
+    Facts(Facts),
 }
 
 impl Cluster {
@@ -124,10 +131,10 @@ impl Cluster {
             stuck: None,
             full_since: None,
             hurry: tokio::sync::watch::Sender::new(false),
-            version: None,
             names: Names::Nobody,
-            strayed: false,
+            overruled: false,
             receives,
+            facts: Facts::default(),
         }
     }
 
@@ -193,6 +200,7 @@ impl Manager {
             },
             ClusterEvent::Timeline(timeline) => self.began(timeline),
             ClusterEvent::Names(names) => self.check_names(&names),
+            ClusterEvent::Facts(facts) => self.took_facts(facts),
         }
     }
 
@@ -300,6 +308,26 @@ impl Manager {
         }
     }
 
+    /// What the status annotation says of a server changes when it starts and when it reads its files.
+    pub(super) fn ask_facts(&self) {
+        let (Some(_), Some(local)) = (&self.cluster, self.local()) else { return };
+        let events = self.events.clone();
+        spawn_local(async move {
+            // One that stops has no answer, and the next one is asked again.
+            if let Ok(facts) = sql::facts(&local.socket_dir, local.port, &local.login).await {
+                drop(events.send(Event::Cluster(ClusterEvent::Facts(facts))).await);
+            }
+        });
+    }
+
+    fn took_facts(&mut self, mut facts: Facts) {
+        let report = self.config.report();
+        facts.pending_restart.retain(|p| !report.is_raised(p));
+        if let Some(cluster) = &mut self.cluster {
+            cluster.facts = facts;
+        }
+    }
+
     /// The data directory is about to become another copy.
     pub(super) fn begin_copy(&mut self, job: Job) {
         let Some(cluster) = &mut self.cluster else { return };
@@ -359,10 +387,24 @@ impl Manager {
         }
     }
 
+    /// What it wrote by itself may be on a timeline that will have the number of a later leader's, and makes another copy of
+    /// it than the one that the record admits.
+    pub(super) fn note_straying(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if !cluster.notes.strayed {
+            cluster.notes = Notes { strayed: true, ..cluster.notes.of_new_copy(random()) };
+            self.save_notes();
+        }
+    }
+
     /// Two promotions that knew nothing of each other may have chosen the same number for their timelines (trace T13), which
     /// neither PostgreSQL nor pg_rewind can tell apart. The terms that began them tell.
     pub(super) fn other_lineage(&self) -> Option<Repair> {
         let cluster = self.cluster.as_ref().filter(|c| c.memory.in_office().is_none())?;
+        if cluster.notes.strayed {
+            let why = "diverged: somebody promoted this member past the cluster".into();
+            return Some(Repair { job: Job::Clone, why });
+        }
         let (ours, theirs) = (cluster.notes.began?, cluster.memory.lease()?.timeline?);
         ours.contradicts(theirs).then(|| Repair {
             job: Job::Clone,

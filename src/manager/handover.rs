@@ -6,11 +6,11 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-
-use tokio_postgres::types::PgLsn;
+use tokio_postgres::{Statement, types::PgLsn};
 
 use super::Manager;
 use crate::{
+    beat::beat,
     cluster::peer::{self, Replayed},
     ha::{self, Standby},
     postgres::{
@@ -39,30 +39,36 @@ pub(super) async fn watch_standbys(
     mut hurry: watch::Receiver<bool>,
     tell: impl AsyncFn(Vec<Standby>, String),
 ) {
+    let mut ticks = beat(interval);
     loop {
-        let session = match timeout(TIMEOUT, local.open()).await {
-            Ok(Ok(session)) => session,
-            Ok(Err(_)) | Err(_) => {
-                sleep(interval).await;
-                continue;
-            }
-        };
-        while let Ok(Ok((standbys, names))) = timeout(TIMEOUT, standbys(&session)).await {
-            tell(standbys, names).await;
-            if *hurry.borrow_and_update() {
-                sleep(HURRY).await;
-            } else {
-                let _ = timeout(interval, hurry.changed()).await;
+        let opened = timeout(TIMEOUT, async {
+            let session = local.open().await?;
+            let query = session.client.prepare(STANDBYS).await?;
+            Ok::<_, Error>((session, query))
+        });
+        if let Ok(Ok((session, query))) = opened.await {
+            while let Ok(Ok((standbys, names))) = timeout(TIMEOUT, standbys(&session, &query)).await {
+                tell(standbys, names).await;
+                if *hurry.borrow_and_update() {
+                    sleep(HURRY).await;
+                } else {
+                    tokio::select! {
+                        _ = ticks.tick() => {}
+                        _ = hurry.changed() => {}
+                    }
+                }
             }
         }
         sleep(interval).await;
     }
 }
 
-async fn standbys(session: &Session) -> Result<(Vec<Standby>, String), Error> {
-    let query =
-        "select application_name, state = 'streaming', greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8,
-        flush_lsn, reply_time::text from pg_stat_replication";
+/// The setting is in each row, and where there is no standby in one that has nothing else.
+const STANDBYS: &str = "select application_name, state = 'streaming',
+    greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8, flush_lsn, reply_time::text, setting
+    from (select current_setting('synchronous_standby_names')) names(setting) left join pg_stat_replication on true";
+
+async fn standbys(session: &Session, query: &Statement) -> Result<(Vec<Standby>, String), Error> {
     let standby = |row: &tokio_postgres::Row| {
         let lag: Option<i64> = row.try_get(2)?;
         let flushed: Option<PgLsn> = row.try_get(3)?;
@@ -74,9 +80,10 @@ async fn standbys(session: &Session) -> Result<(Vec<Standby>, String), Error> {
             replied: row.try_get(4)?,
         })
     };
-    let standbys: Result<_, Error> = session.client.query(query, &[]).await?.iter().map(standby).collect();
-    let names = session.client.query_one("select current_setting('synchronous_standby_names')", &[]).await?;
-    Ok((standbys?, names.try_get(0)?))
+    let rows = session.client.query(query, &[]).await?;
+    let names = rows.first().map_or(Ok(String::new()), |row| row.try_get(5))?;
+    let there = rows.iter().filter(|row| !matches!(row.try_get::<_, Option<String>>(0), Ok(None)));
+    Ok((there.map(standby).collect::<Result<_, Error>>()?, names))
 }
 
 /// The timeline that a primary writes, once `user`, if there is to be one, can stream from it. Asked until it answers.
@@ -95,11 +102,16 @@ pub(super) async fn timeline(local: &Local, user: Option<&str>) -> u32 {
 }
 
 impl Manager {
+    /// Shortens the shutdown that follows, and makes sure of the member that is to take over while nothing is lost yet:
+    /// what PostgreSQL has last said of it may be seconds old.
     pub(super) fn checkpoint(&self) {
         let local = self.local();
+        let leaving = self.cluster_memory().and_then(|m| m.in_office()?.leaving.clone());
+        let target = leaving.and_then(|l| l.to).map(|pod| (self.pod_http(&pod).unwrap_or_default(), pod));
         let most = CHECKPOINT.min(self.limits.shutdown_timeout / 2);
         self.spawn_input(async move {
-            if let Some(local) = local {
+            let checkpoint = async {
+                let Some(local) = local else { return };
                 let done = local.within(most, async |client| {
                     client.batch_execute("set statement_timeout = 0").await?;
                     Ok(client.batch_execute("checkpoint").await?)
@@ -107,8 +119,18 @@ impl Manager {
                 if let Err(error) = done.await {
                     tracing::warn!("no checkpoint before the hand-over: {error}");
                 }
-            }
-            Some(ha::Input::Checkpointed)
+            };
+            let is_there = async {
+                let Some((address, pod)) = target else { return Ok(()) };
+                let asked = [(pod, address)];
+                // Twice: one packet may be lost.
+                match peer::ask(&asked, peer::DEADLINE).await.is_empty() {
+                    true => peer::ask_each(&asked, peer::DEADLINE).await.into_iter().try_for_each(|(_, a)| a.map(drop)),
+                    false => Ok(()),
+                }
+            };
+            let ((), is_there) = tokio::join!(checkpoint, is_there);
+            Some(is_there.map_or_else(|e| ha::Input::TargetSilent(e.to_string()), |()| ha::Input::Checkpointed))
         });
     }
 

@@ -159,7 +159,7 @@ impl Manager {
     pub(super) fn set_source(&mut self, address: &str, copy: &Copy) {
         let conninfo = Conninfo::of_address(address, &self.peers.role.user);
         let conninfo = conninfo.with_default("application_name", &copy.application_name());
-        let source = Some(Address { conninfo, password: self.peers.role.password.clone() });
+        let source = Some(Address { conninfo, password: self.peers.role.password.clone(), elected: true });
         if source != self.peers.standby_of {
             self.peers.standby_of = source;
             self.other_source();
@@ -310,6 +310,7 @@ impl Manager {
         }
         self.tasks.end_role();
         self.note_port();
+        self.ask_facts();
         let Some(local) = self.local() else { return };
         let task = match role {
             Role::Primary => {
@@ -392,6 +393,8 @@ impl Manager {
                     tracing::error!("repairs have not helped and no more are tried; podgres reinit makes a new clone");
                 }
             }
+            // What follows is the decision's.
+            Report::Promoted => self.decide(Input::Ready(Role::Primary)),
             Report::Source(role) => self.link.source_role = Some(role),
             Report::LogicalSlots(there) if there != self.link.logical_slots => {
                 self.link.logical_slots = there;

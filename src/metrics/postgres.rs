@@ -298,7 +298,7 @@ pub(super) const QUERIES: &[Query] = &[
     },
     Query {
         majors: ANY,
-        sql: "select name, 1 from pg_settings where pending_restart",
+        sql: "select name, 1 from pg_settings where pending_restart and source <> 'command line'",
         labels: &["name"],
         columns: &[("pg_settings_pending_restart", Gauge, "Settings whose changed value waits for a restart.")],
     },

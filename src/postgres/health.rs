@@ -15,8 +15,9 @@ use std::{
 use tokio::{
     sync::watch,
     task::{JoinHandle, spawn_local},
-    time::{MissedTickBehavior, interval},
 };
+
+use crate::beat::beat;
 
 use super::{
     ping::{Ping, Pinger},
@@ -183,17 +184,9 @@ impl Watch {
     }
 }
 
-/// Begins at once, and after a check that took longer than the pause continues with the pause.
-fn pace(every: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
 async fn connect(local: Local, every: Duration, patience: Duration, publish: watch::Sender<Health>) {
-    let (mut pinger, mut ticks) = (Pinger::default(), pace(every));
+    let (mut pinger, mut ticks) = (Pinger::default(), beat(every));
     loop {
-        ticks.tick().await;
         let sent = Instant::now();
         let done = match pinger.ask(&local.socket_dir, local.port, &local.login, patience).await {
             Ping::Accepting => Ok(()),
@@ -201,13 +194,13 @@ async fn connect(local: Local, every: Duration, patience: Duration, publish: wat
             Ping::NoAnswer => Err(format!("no answer after {:.1} s", sent.elapsed().as_secs_f64())),
         };
         publish.send_modify(|health| health.connect.note(sent, done));
+        ticks.tick().await;
     }
 }
 
 async fn write(local: Local, every: Duration, publish: watch::Sender<Health>) {
-    let (mut session, mut ticks) = (None, pace(every));
+    let (mut session, mut ticks) = (None, beat(every));
     loop {
-        ticks.tick().await;
         let sent = Instant::now();
         let kept = session.is_some();
         let mut done = commit(&mut session, &local).await;
@@ -216,6 +209,7 @@ async fn write(local: Local, every: Duration, publish: watch::Sender<Health>) {
             done = commit(&mut session, &local).await;
         }
         publish.send_modify(|health| health.write.note(sent, done.map_err(|e| e.to_string())));
+        ticks.tick().await;
     }
 }
 

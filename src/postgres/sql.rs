@@ -222,7 +222,7 @@ select case when pg_is_in_recovery()
        (select case when known.lsn is not null then greatest(0, known.lsn - pg_last_wal_replay_lsn()) end::int8
           from pg_stat_wal_receiver, coalesce(latest_end_lsn, pg_last_wal_receive_lsn()) known(lsn)
          where status = 'streaming'),
-       exists (select from pg_settings where pending_restart),
+       exists (select from pg_settings where pending_restart and source <> 'command line'),
        current_setting('server_version'),
        (select system_identifier::text from pg_control_system())";
 
@@ -240,9 +240,10 @@ pub async fn pending_restart(client: &Client) -> Result<Vec<PendingRestart>, Err
     rows.iter().map(pending).collect()
 }
 
-/// What is in no file any more gets its built-in value, in the setting's own unit.
+/// What is in no file any more gets its built-in value, in the setting's own unit. PostgreSQL also marks what the command
+/// line sets and a file sets otherwise (`set_config_with_handle`, guc.c), though the command line wins at every start.
 const PENDING_RESTART: &str = "
 select name, current_setting(name),
        coalesce((select f.setting from pg_file_settings f where lower(f.name) = lower(s.name)
                   order by seqno desc limit 1), boot_val || coalesce(' x ' || unit, ''), '')
-  from pg_settings s where pending_restart order by name";
+  from pg_settings s where pending_restart and source <> 'command line' order by name";

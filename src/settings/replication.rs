@@ -41,7 +41,7 @@ pub(super) fn source(sources: &Sources, role: &Replication) -> Result<Option<Add
     let other = conninfo.get("passfile").is_some() || conninfo.get("sslcert").is_some();
     let password = conninfo.password.clone().or_else(|| role.password.clone().filter(|_| ours && !other));
     let conninfo = conninfo.with_default("user", &role.user);
-    Ok(Some(Address { conninfo, password }))
+    Ok(Some(Address { conninfo, password, elected: false }))
 }
 
 fn from_file(path: &str) -> Result<Secret, Error> {

@@ -332,10 +332,12 @@ fn a_change_applies_however_it_is_made() {
 #[test]
 fn what_waits_for_a_restart_is_named_and_applied_by_one() {
     let config = Files::new(&[("postgresql.conf", 0o644, "")]);
-    let a = with(15, &config, &[], &[]).ready();
-    config.put("postgresql.conf", 0o644, "max_connections = 77\nshared_buffers = 64MB\n");
+    let a = with(15, &config, &[], &["postgres", "-c", "max_wal_senders=7"]).ready();
+    config.put("postgresql.conf", 0o644, "max_connections = 77\nshared_buffers = 64MB\nmax_wal_senders = 9\n");
     let reload = a.exec(&["podgres", "reload"]);
-    assert!(stdout(&reload).contains("waits for a restart: max_connections 100 → 77"), "{}", stdout(&reload));
+    let said = stdout(&reload);
+    assert!(said.contains("waits for a restart: max_connections 100 → 77"), "{said}");
+    assert!(!said.contains("max_wal_senders"), "the command line wins at each start: {said}");
     let pending = &status(&a)["members"][0]["postgres"]["pending_restart"];
     let of = |name: &str| pending.as_array().unwrap().iter().find(|p| p["name"] == name).cloned().unwrap_or_default();
     assert_eq!(

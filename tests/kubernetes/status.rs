@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, annotation},
+    harness::docker_ok,
     member::Member,
 };
 
@@ -73,6 +74,22 @@ fn the_status_annotation_says_what_a_member_is_and_is_not_written_at_every_tick(
     cluster.never(Duration::from_secs(6), "a pod was written without a reason", || {
         members.iter().map(version).collect::<Vec<_>>() != before
     });
+}
+
+#[test]
+fn the_status_annotation_has_the_version_and_what_waits_for_a_restart() {
+    let cluster = Cluster::new(17);
+    let (members, p) = cluster.members(1);
+    let status = || serde_json::from_str::<Value>(&members[p].annotation("status")?).ok();
+    cluster.wait("the version", || status()?["version"].as_str().filter(|v| v.starts_with("17.")).map(drop));
+    let waits = |yes: bool| move |s: Value| (s["pending-restart"].as_bool().unwrap_or(false) == yes).then_some(());
+    assert!(status().and_then(waits(false)).is_some(), "nothing waits yet");
+    members[p].query("alter system set max_locks_per_transaction = 128");
+    docker_ok(&["exec", &members[p].container.name, "podgres", "reload"]);
+    cluster.wait("it to say that a setting waits", || status().and_then(waits(true)));
+    docker_ok(&["exec", &members[p].container.name, "podgres", "restart"]);
+    cluster.wait("it to say that none does any more", || status().and_then(waits(false)));
+    assert_eq!(members[p].query("show max_locks_per_transaction"), "128");
 }
 
 #[test]

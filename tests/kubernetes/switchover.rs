@@ -193,7 +193,7 @@ fn wrong_requests_are_refused_in_words_and_change_nothing() {
             format!("select count(*) from pg_stat_replication where client_addr = '{}'", members[t].address());
         (members[p].query(&streams) == "0").then_some(())
     });
-    refuse(&[&members[t].name, "stream"], &|| to(&members[t].name));
+    refuse(&[&members[t].name, "does not"], &|| to(&members[t].name));
     cluster.annotate_lease("switchover-to", json!(null));
 
     cluster.annotate_lease("paused", json!("true"));
@@ -201,4 +201,17 @@ fn wrong_requests_are_refused_in_words_and_change_nothing() {
     cluster.annotate_lease("switchover-to", json!(null));
     refuse(&["paused", "true"], &|| cluster.annotate_lease("paused", json!("maybe")));
     assert_eq!(cluster.lease_annotation("paused").as_deref(), Some("maybe"), "nonsense is kept");
+}
+
+#[test]
+fn nobody_stops_writing_for_a_standby_that_is_frozen() {
+    let cluster = Cluster::new(17);
+    let (members, p) = cluster.members(2);
+    let load = Load::start(&cluster, &members[p]);
+    // The connection of its walreceiver stands: PostgreSQL will count it as streaming for a while.
+    members[1 - p].container.pause();
+    refused(&cluster, &members, p, &["promote", "does not answer"], || members[1 - p].annotate("promote", json!("x")));
+    members[1 - p].container.unpause();
+    assert_eq!(cluster.settle(&members).n, p);
+    load.finish(&cluster, &members[p]).nothing_lost().gap_at_most(Duration::from_secs(2));
 }

@@ -133,3 +133,22 @@ fn a_request_waits_a_moment_for_its_standby() {
     assert!(a.streams(&["b", "c"]).contains(&Action::Checkpoint));
     assert!(!format!("{:?}", a.done).contains("RequestRefused"));
 }
+
+#[test]
+fn nobody_stops_for_a_target_that_does_not_answer() {
+    let mut a = Member::leader("a");
+    a.pod("b", |p| p.promote = Some("1".into()));
+    assert!(a.looks().contains(&Action::Checkpoint));
+    let actions = a.give(Input::TargetSilent("no route".into()));
+    assert!(aims(&actions).is_empty() && !actions.contains(&Action::Checkpoint), "{actions:?}");
+    let refused = |x: &Action| matches!(x, Action::Event { note, warning: true, .. } if note.contains("no route"));
+    assert_eq!(actions.iter().filter(|x| refused(x)).count(), 1, "{actions:?}");
+    assert!(!a.after(S(1)).iter().any(refused), "once");
+
+    // Who leaves in any case leaves to another one, or to nobody in particular.
+    let mut a = Member::leader("a");
+    a.give(Input::Terminate { hand_over: true });
+    assert!(a.looks().contains(&Action::Checkpoint));
+    assert!(a.give(Input::TargetSilent("no route".into())).contains(&Action::Checkpoint), "the next best is asked");
+    assert_eq!(aims(&a.give(Input::TargetSilent("no route".into()))), [Goal::Down]);
+}

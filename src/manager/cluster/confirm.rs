@@ -110,7 +110,7 @@ impl Manager {
     pub(super) fn check_names(&mut self, seen: &str) {
         let Some(cluster) = self.cluster.as_mut().filter(|c| c.config.sync.standbys > 0) else { return };
         let strays = cluster.names.setting() != seen;
-        if std::mem::replace(&mut cluster.strayed, strays) && strays {
+        if std::mem::replace(&mut cluster.overruled, strays) && strays {
             tracing::error!(
                 "{NAMES} was set to {seen:?} by somebody else, and commits may have been confirmed by nobody"
             );

@@ -64,8 +64,8 @@ impl Manager {
             stuck_since: cluster.stuck.as_ref().map(|(_, since)| *since),
             sick: sick.map(|s| s.to_string()),
             full_since: cluster.full_since,
-            version: cluster.version.clone(),
-            pending_restart: false,
+            version: Some(cluster.facts.version.clone()).filter(|v| !v.is_empty()),
+            pending_restart: !cluster.facts.pending_restart.is_empty(),
             problem: self.problem(),
         })
     }

@@ -33,17 +33,17 @@ async fn follow(layers: &Layers, changed: impl AsyncFn()) -> std::io::Result<()>
     #[allow(deprecated, reason = "its successor is unsafe; an OwnedFd is nobody else's to close")]
     let descriptor = AsyncFd::new(inotify.as_fd().try_clone_to_owned()?)?;
     let mut watched = BTreeMap::new();
+    rewatch(&inotify, layers, &mut watched);
     loop {
-        rewatch(&inotify, layers, &mut watched);
         let mut ready = descriptor.readable().await?;
-        let mut interesting = read(&inotify, layers, &watched)?;
+        let interesting = read(&inotify, layers, &watched)?;
         // All has been read: what comes from here on makes it readable again.
         ready.clear_ready();
         if interesting {
             tokio::time::sleep(REST).await;
-            interesting |= read(&inotify, layers, &watched)?;
-        }
-        if interesting {
+            // Before the files are read: what changes from then on must be noticed.
+            rewatch(&inotify, layers, &mut watched);
+            read(&inotify, layers, &watched)?;
             changed().await;
         }
     }

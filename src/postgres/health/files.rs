@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::Health;
+use crate::beat::beat;
 
 /// The file that is written. Its name begins as those of PostgreSQL's temporary files do (`PG_TEMP_FILE_PREFIX`), which
 /// pg_basebackup leaves out wherever they are (`sendDir`, basebackup.c) and pg_rewind in all directories but the topmost;
@@ -69,6 +70,7 @@ pub(super) fn watch(pgdata: &Path, every: Duration, publish: watch::Sender<Healt
     let probes = Arc::new(Probes { data, wal, stopped: AtomicBool::new(false) });
     let probed = probes.clone();
     let rounds = tokio::spawn(async move {
+        let mut ticks = beat(every);
         for number in 1.. {
             let (done, is_done) = oneshot::channel();
             let (probes, publish) = (probed.clone(), publish.clone());
@@ -83,7 +85,7 @@ pub(super) fn watch(pgdata: &Path, every: Duration, publish: watch::Sender<Healt
                 tracing::warn!("no thread to check storage with: {error}");
             }
             let _ = is_done.await;
-            tokio::time::sleep(every).await;
+            ticks.tick().await;
         }
     });
     Stop { probes, rounds }

@@ -31,6 +31,8 @@ pub struct Source {
     pub flushed: Lsn,
     /// Whether it is itself in recovery.
     pub in_recovery: bool,
+    /// Whether a cluster has elected it: then its past is what counts, also where ours went on without it.
+    pub elected: bool,
 }
 
 /// What follows.
@@ -38,10 +40,10 @@ pub struct Source {
 pub enum Verdict {
     /// Nothing diverged: it streams, or will as soon as the source gets there.
     Follow,
-    /// It holds WAL that is not in the source's past. pg_rewind can take it back to this position.
+    /// It holds WAL that is not in the source's past. pg_rewind can take it back.
     Rewind {
-        /// Where the source's past left our timeline.
-        left: Lsn,
+        /// Where the source's past left our timeline; none: it was never on it.
+        left: Option<Lsn>,
     },
     /// It holds WAL that the source, on the very same timeline, has not and will not get. pg_rewind compares timelines
     /// and sees nothing; only a new clone helps.
@@ -91,16 +93,12 @@ pub fn judge(ours: &Position, source: &Source) -> Verdict {
     }
     match source.history.left(ours.timeline) {
         Some(left) if ours.end <= left => Verdict::Follow,
-        Some(left) => Verdict::Rewind { left },
-        None if ours.timeline < theirs => rewind_to_common_ancestor(source),
+        Some(left) => Verdict::Rewind { left: Some(left) },
+        // Our timeline is a branch that the source's past never took: two promotions from one server. Where the branches
+        // parted only our own history tells, which pg_rewind reads.
+        None if ours.timeline < theirs || source.elected && !source.in_recovery => Verdict::Rewind { left: None },
         None => Verdict::Refuse(Refusal::SourceIsOlder { ours: ours.timeline, theirs }),
     }
-}
-
-/// Our timeline is a branch that the source's past never took: two promotions from one server. Where the two branches
-/// parted only our own history tells, which pg_rewind reads; the earliest it can be is where the source's past began.
-fn rewind_to_common_ancestor(source: &Source) -> Verdict {
-    Verdict::Rewind { left: source.history.ancestors.first().map_or(Lsn(0), |(_, end)| *end) }
 }
 
 #[cfg(test)]
@@ -117,7 +115,7 @@ mod tests {
     fn source(path: &[(u32, u64)], timeline: u32, flushed: u64) -> Source {
         let ancestors = path.iter().map(|(t, end)| (Timeline(*t), Lsn(*end))).collect();
         let history = History { timeline: Timeline(timeline), ancestors };
-        Source { system_identifier: ID, history, flushed: Lsn(flushed), in_recovery: false }
+        Source { system_identifier: ID, history, flushed: Lsn(flushed), in_recovery: false, elected: false }
     }
 
     fn standby(source: Source) -> Source {
@@ -137,22 +135,30 @@ mod tests {
         let promoted = source(&[(1, 100)], 2, 500);
         assert_eq!(judge(&ours(1, 99), &promoted), Verdict::Follow);
         assert_eq!(judge(&ours(1, 100), &promoted), Verdict::Follow, "the last record is common");
-        assert_eq!(judge(&ours(1, 101), &promoted), Verdict::Rewind { left: Lsn(100) });
+        assert_eq!(judge(&ours(1, 101), &promoted), Verdict::Rewind { left: Some(Lsn(100)) });
     }
 
     #[test]
     fn the_source_was_promoted_more_than_once() {
         let twice = source(&[(1, 100), (2, 200)], 3, 500);
         assert_eq!(judge(&ours(1, 100), &twice), Verdict::Follow);
-        assert_eq!(judge(&ours(1, 150), &twice), Verdict::Rewind { left: Lsn(100) });
+        assert_eq!(judge(&ours(1, 150), &twice), Verdict::Rewind { left: Some(Lsn(100)) });
         assert_eq!(judge(&ours(2, 200), &twice), Verdict::Follow);
-        assert_eq!(judge(&ours(2, 201), &twice), Verdict::Rewind { left: Lsn(200) });
+        assert_eq!(judge(&ours(2, 201), &twice), Verdict::Rewind { left: Some(Lsn(200)) });
     }
 
     #[test]
     fn the_source_took_another_branch() {
         // 1 was left at 100 for 2 (ours) and for 3 (theirs), which numbers as it finds them free.
-        assert_eq!(judge(&ours(2, 150), &source(&[(1, 120)], 3, 500)), Verdict::Rewind { left: Lsn(120) });
+        assert_eq!(judge(&ours(2, 150), &source(&[(1, 120)], 3, 500)), Verdict::Rewind { left: None });
+    }
+
+    #[test]
+    fn what_an_elected_source_does_not_know_has_diverged() {
+        let elected = Source { elected: true, ..source(&[], 1, 500) };
+        assert_eq!(judge(&ours(2, 150), &elected), Verdict::Rewind { left: None });
+        let refused = judge(&ours(2, 150), &standby(elected));
+        assert!(matches!(refused, Verdict::Refuse(_)), "which timeline it will begin is not known yet: {refused:?}");
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub enum Report {
     Waiting(String),
     /// It cannot follow as it is.
     Diverged(Repair),
+    /// It is no standby any more.
+    Promoted,
     /// What the source is.
     Source(Role),
     /// Replay is paused, by a person or because something is smaller here than on the primary.
@@ -89,6 +91,7 @@ const COPIES: &str = "slot-copies";
 
 /// How the standby is.
 struct Here {
+    in_recovery: bool,
     position: Position,
     streaming: bool,
     has_archive: bool,
@@ -134,6 +137,10 @@ impl Follower {
                 return Next::Wait(SLOW);
             }
         };
+        if !here.in_recovery {
+            tell(Report::Promoted).await;
+            return Next::End;
+        }
         if here.paused {
             tell(Report::Paused).await;
         }
@@ -288,8 +295,10 @@ impl Follower {
 
 async fn here(client: &Client) -> Result<Here, sql::Error> {
     let row = client.query_one(HERE, &[]).await?;
-    let (streaming, has_archive, paused) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
-    Ok(Here { position: position(&row)?, streaming, has_archive, paused })
+    let (streaming, has_archive, in_recovery) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+    // Asked only where the answer is no error.
+    let paused: Option<bool> = row.try_get(6)?;
+    Ok(Here { in_recovery, position: position(&row)?, streaming, has_archive, paused: paused == Some(true) })
 }
 
 fn position(row: &tokio_postgres::Row) -> Result<Position, sql::Error> {
@@ -306,7 +315,7 @@ select s.system_identifier, r.min_recovery_end_timeline,
        greatest(pg_last_wal_replay_lsn(), r.min_recovery_end_lsn),
        exists (select from pg_stat_wal_receiver where status = 'streaming'),
        current_setting('restore_command') <> '',
-       pg_is_in_recovery() and pg_is_wal_replay_paused()
+       pg_is_in_recovery(), case when pg_is_in_recovery() then pg_is_wal_replay_paused() end
   from pg_control_system() s, pg_control_recovery() r";
 
 /// The timeline of the last replayed record is in `pg_control` only, and gets there when a restartpoint finds nothing to

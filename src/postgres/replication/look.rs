@@ -122,10 +122,16 @@ pub fn repair(verdict: &Verdict, ours: &divergence::Position, theirs: &divergenc
     match verdict {
         Verdict::Rewind { left } => Repair {
             job: Job::Rewind,
-            why: format!(
-                "diverged: timeline {timeline} is written up to {end} here, and the source's timeline {their_timeline} left it \
-                 at {left}"
-            ),
+            why: match left {
+                Some(left) => format!(
+                    "diverged: timeline {timeline} is written up to {end} here, and the source's timeline \
+                     {their_timeline} left it at {left}"
+                ),
+                None => format!(
+                    "diverged: timeline {timeline} is written up to {end} here, and is not in the past of the source's \
+                     timeline {their_timeline}"
+                ),
+            },
         },
         _ => Repair {
             job: Job::Clone,

@@ -82,12 +82,15 @@ pub struct Address {
     pub conninfo: Conninfo,
     /// The password, where one is known.
     pub password: Option<Secret>,
+    /// Whether it is what a cluster elected, not what a setting names.
+    pub elected: bool,
 }
 
 /// A source.
 #[derive(Clone)]
 pub struct Source {
     conninfo: Conninfo,
+    elected: bool,
     bindir: Bindir,
     runner: Runner,
 }
@@ -128,7 +131,7 @@ impl Source {
             let file = write_passfile(run_dir, password)?;
             conninfo = conninfo.with("passfile", &file.to_string_lossy());
         }
-        Ok(Self { conninfo, bindir: bindir.clone(), runner: runner.clone() })
+        Ok(Self { conninfo, elected: address.elected, bindir: bindir.clone(), runner: runner.clone() })
     }
 
     /// Host and port, for messages.
@@ -190,6 +193,7 @@ impl Source {
             history: self.history(identity.timeline).await?,
             flushed: identity.flushed,
             in_recovery: identity.in_recovery,
+            elected: self.elected,
         };
         Ok((identity, source))
     }
@@ -329,7 +333,7 @@ mod tests {
     fn source() -> Source {
         let runner = Runner { children: Children::default(), sink: Sink::stdout(crate::logs::Format::Json).unwrap() };
         let bindir = Bindir { path: "/bin".into(), major: 15 };
-        Source { conninfo: Conninfo::parse("host=a").unwrap(), bindir, runner }
+        Source { conninfo: Conninfo::parse("host=a").unwrap(), elected: false, bindir, runner }
     }
 
     #[test]
@@ -351,7 +355,11 @@ mod tests {
     #[test]
     fn the_password_is_in_the_file_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let address = Address { conninfo: Conninfo::parse("host=a").unwrap(), password: Some(Secret::new(r"a:b\c")) };
+        let address = Address {
+            conninfo: Conninfo::parse("host=a").unwrap(),
+            password: Some(Secret::new(r"a:b\c")),
+            elected: false,
+        };
         let source = source();
         let source = Source::new(&address, dir.path(), &source.bindir, &source.runner).unwrap();
         assert!(!source.conninfo().to_string().contains("a:b"));
