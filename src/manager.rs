@@ -30,7 +30,7 @@ use crate::{
     secrets,
     settings::{Error as SettingsError, Settings},
 };
-pub use cluster::{Cluster, ClusterEvent};
+pub use cluster::{Cluster, ClusterEvent, VoteAsked};
 use standby::{Link, Peers, Tasks};
 
 /// What reaches the loop from outside the decision.
@@ -57,6 +57,8 @@ pub enum Event {
     FilesChanged,
     /// Something about the cluster.
     Cluster(Box<ClusterEvent>),
+    /// Another member asks for a vote.
+    Vote(VoteAsked),
 }
 
 /// Where the outcome of a reload goes, in words.
@@ -197,6 +199,7 @@ impl Manager {
             }
             Event::Input(Input::Signal(crate::pid1::Signal::Usr1)) if self.cluster.is_some() => self.ask_for_office(),
             Event::Cluster(event) => self.cluster_event(*event),
+            Event::Vote(asked) => self.vote_asked(asked),
             Event::Input(input) => {
                 if matches!((&input, &self.memory.phase), (Input::Ready(_), Phase::Starting)) {
                     self.config.ready();
@@ -307,6 +310,7 @@ impl Manager {
             return self
                 .decide(Input::NotStarted(format!("cannot write standby.signal into the data directory: {error}")));
         }
+        self.confirm_nothing();
         self.config.set_owned(self.owned(standby));
         let (prepared, events) = (self.config.prepare(), self.events.clone());
         spawn_local(async move { events.send(Event::Prepared(prepared.await)).await });

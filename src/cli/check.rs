@@ -114,7 +114,8 @@ fn data_directory(settings: &Settings, bindir: Bindir) -> (PathBuf, Verdict) {
             let launch = Launch { bindir, pgdata: pgdata.clone(), arguments: Vec::new(), run_dir: PathBuf::new() };
             let official = settings.official.clone();
             let config_dir = settings.config_dir.clone();
-            let plan = Plan { launch, official, scripts_dir: initialise::SCRIPTS_DIR.into(), config_dir };
+            let (scripts_dir, synchronous) = (initialise::SCRIPTS_DIR.into(), settings.is_synchronous());
+            let plan = Plan { launch, official, scripts_dir, config_dir, synchronous };
             let (checked, fate) = match (&settings.standby_of, &settings.kubernetes) {
                 (Some(_), _) => (Ok(()), "cloned"),
                 // Any member may be the first.

@@ -40,6 +40,10 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         Some(("status", m)) => with_run_dir(m, |dir| status::main(dir, m)),
         Some(("restart", m)) => with_run_dir(m, |dir| client::post(dir, "/restart")),
         Some(("reload", m)) => with_run_dir(m, |dir| client::post(dir, "/reload")),
+        Some(("promote", m)) if m.get_flag("force") => with_run_dir(m, |dir| {
+            let said = client::post(dir, "/promote?force=cost");
+            if said == ExitCode::SUCCESS { client::post(dir, "/promote?force=yes") } else { said }
+        }),
         Some(("promote", m)) => with_run_dir(m, |dir| client::post(dir, "/promote")),
         Some(("switchover", m)) => with_run_dir(m, |dir| {
             let to = m.get_one::<String>("to").map_or("any", String::as_str);
@@ -95,6 +99,10 @@ fn command() -> Command {
         .subcommand(
             Command::new("promote")
                 .about("Make this standby a primary; waits, and says how long it took")
+                .arg(switch(
+                    "force",
+                    "In a cluster that nobody leads: also where commits may be lost; says first which",
+                ))
                 .args(settings()),
         )
         .subcommand(

@@ -202,7 +202,8 @@ impl Session {
         }
         let launch = Launch { bindir, pgdata, arguments: self.arguments.clone(), run_dir: run_dir.to_path_buf() };
         let (official, config_dir) = (self.settings.official.clone(), self.settings.config_dir.clone());
-        Plan { launch, official, scripts_dir: initialise::SCRIPTS_DIR.into(), config_dir }
+        let synchronous = self.settings.is_synchronous();
+        Plan { launch, official, scripts_dir: initialise::SCRIPTS_DIR.into(), config_dir, synchronous }
     }
 
     async fn serve(

@@ -4,3 +4,5 @@ pub mod identity;
 pub mod kubernetes;
 pub mod notes;
 pub mod peer;
+pub mod proof;
+pub mod vote;

@@ -22,6 +22,8 @@ pub struct Notes {
     pub held: u64,
     /// What began the timeline that it is on.
     pub began: Option<Began>,
+    /// The term that was promised last: nothing is received before a leader was seen in that term.
+    pub promised: u64,
     /// Whether somebody promoted this copy past the cluster: it may be on a timeline that has the number of the leader's.
     pub strayed: bool,
     /// Whether initdb made it and the Lease does not know it yet.
@@ -32,6 +34,8 @@ pub struct Notes {
     pub record: Option<Record>,
     /// Where the last leader's PostgreSQL is.
     pub leader: String,
+    /// The term in which it was seen to lead.
+    pub leader_term: u64,
 }
 
 impl Notes {
@@ -55,6 +59,12 @@ impl Notes {
     /// When the system refuses.
     pub fn save(&self, pgdata: &Path) -> io::Result<()> {
         StateDir::of(pgdata).write(FILE, &serde_json::to_vec(self)?)
+    }
+
+    /// Whether a term was promised in which nobody was seen to lead. Whoever led before it may still be there, and must not
+    /// have anything confirmed from here.
+    pub fn is_frozen(&self) -> bool {
+        self.promised > self.leader_term
     }
 
     /// Of a copy that does not exist yet: an id that nobody had before, and no past.
@@ -85,5 +95,13 @@ mod tests {
         assert_eq!(Notes::load(&pgdata), notes);
         StateDir::of(&pgdata).write(FILE, b"{").unwrap();
         assert_eq!(Notes::load(&pgdata), Notes::default());
+    }
+
+    #[test]
+    fn a_promise_is_kept_until_somebody_leads_in_its_term() {
+        let led = Notes { term: 8, leader: "a".into(), leader_term: 7, promised: 8, ..Notes::default() };
+        assert!(led.is_frozen(), "the Lease was seen at that term, freed, and the last address is the old leader's");
+        assert!(!Notes { leader_term: 8, ..led }.is_frozen());
+        assert!(!Notes::default().is_frozen());
     }
 }

@@ -4,8 +4,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::join_all;
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{HeaderMap, Request, StatusCode, body::Bytes, client::conn::http1, http::request};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinHandle};
 
@@ -192,16 +192,26 @@ impl Drop for Carrier {
 }
 
 async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    let (status, _, body) = send(address, Request::get(path), Bytes::new()).await?;
+    Ok((status, body))
+}
+
+/// One request over a connection of its own. There is no deadline in here.
+pub(super) async fn send(
+    address: SocketAddr,
+    request: request::Builder,
+    body: Bytes,
+) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
     let broken = |reason: String| Error::Broken { address, reason };
     let stream = TcpStream::connect(address).await.map_err(|source| Error::Connect { address, source })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
     let _carrier = Carrier(tokio::spawn(connection));
-    let request = Request::get(path).header("host", address.to_string()).header("connection", "close");
-    let request = request.body(Empty::<Bytes>::new()).map_err(|e| broken(e.to_string()))?;
+    let request = request.header("host", address.to_string()).header("connection", "close");
+    let request = request.body(Full::new(body)).map_err(|e| broken(e.to_string()))?;
     let response = sender.send_request(request).await.map_err(|e| broken(e.to_string()))?;
-    let status = response.status();
+    let (status, headers) = (response.status(), response.headers().clone());
     match Limited::new(response.into_body(), LONGEST).collect().await {
-        Ok(body) => Ok((status, body.to_bytes())),
+        Ok(body) => Ok((status, headers, body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Err(Error::TooLong(address)),
         Err(error) => Err(broken(error.to_string())),
     }

@@ -17,6 +17,8 @@ const FREED_FOR_ONE: Duration = Duration::from_secs(5);
 const ASK_BEFORE: Duration = Duration::from_millis(600);
 /// Accounts that are older were given before the leader was gone.
 const ACCOUNTS_LAST: Duration = Duration::from_millis(1500);
+/// What a person said holds for so long.
+const FORCED: Duration = Duration::from_secs(60);
 /// If the best one has not acted by then, the next may.
 const AFTER_THE_BEST: Duration = Duration::from_secs(1);
 /// An API that has been silent for so long after the start may stay so: reads are better than nothing.
@@ -194,7 +196,7 @@ impl Turn<'_> {
                 Some(_) => self.after(since + FREED_FOR_ONE).then_some(Ended::Freed),
             };
         }
-        if self.is_proven_dead(lease) {
+        if self.m.is_proven_dead(lease) {
             return Some(Ended::Died);
         }
         let ends = since + self.config.duration.max(lease.duration);
@@ -212,16 +214,12 @@ impl Turn<'_> {
         self.now >= at
     }
 
-    /// What a manager writes where the kubelet finds it, when the kubelet shows it as the message of a container that is
-    /// terminated. A leader whose pod stays is not replaced for it: it restarts in place, and loses nothing.
-    fn is_proven_dead(&self, lease: &Lease) -> bool {
-        let Some(pod) = self.m.pods.as_ref().and_then(|p| p.get(&lease.holder)) else { return false };
-        !lease.instance.is_empty() && pod.deleting && pod.uid == lease.pod_uid && pod.ended.contains(&lease.instance)
-    }
-
     /// Whether this member may stand for the office that `lease` tells of, or why not.
     fn may_stand(&self, lease: &Lease) -> Result<(), String> {
         let record = lease.record.as_ref().or(self.m.local.record.as_ref());
+        if self.is_forced() && self.m.local.data == Data::Present {
+            return Ok(());
+        }
         match () {
             () if lease.term < self.m.term => Err(format!(
                 "the Lease is at term {}, and term {} was seen: an old one was restored. Only the leader of that term may \
@@ -243,6 +241,9 @@ impl Turn<'_> {
 
     /// Stands, if it may; whether it does.
     fn stand(&mut self, over: Option<String>, lease: &Lease, ended: Ended, since: Mono) -> bool {
+        if self.is_forced() {
+            return self.take_by_force(over, lease);
+        }
         // A leader that comes back is no change.
         let paused = lease.is_paused() && ended != Ended::SamePod;
         let paused = paused.then(|| "podgres.io/paused forbids that one is elected".to_string());
@@ -266,10 +267,39 @@ impl Turn<'_> {
         if !unasked && !self.is_best(lease, ended, since) {
             return true;
         }
+        if self.needs_votes(lease, over.is_some(), held, ended) && !self.has_votes(lease, over.is_none()) {
+            return true;
+        }
         self.because(Reason::Takes(ended.why(&lease.holder)));
         let direct = held && self.m.local.server == Server::Down;
         self.take_office(over, lease, direct);
         true
+    }
+
+    /// A person said so, a moment ago.
+    fn is_forced(&self) -> bool {
+        self.m.forced.is_some_and(|since| self.now < since + FORCED)
+    }
+
+    /// Neither votes nor how far anybody is count, but the Lease does. Whoever else has data becomes a member when it has what
+    /// this one has, and no more.
+    fn take_by_force(&mut self, over: Option<String>, lease: &Lease) -> bool {
+        let up = self.m.local.server == Server::Standby;
+        self.because(Reason::Takes("a person said so, whatever is lost (podgres promote --force)".into()));
+        if up {
+            let lease = Lease { record: Some(Record::alone(self.copy())), ..lease.clone() };
+            self.take_office(over, &lease, false);
+        }
+        up
+    }
+
+    /// In a synchronous cluster whoever cannot know otherwise that it has every commit asks for votes: the holder of the latest
+    /// term has, and whom that one handed over to. Without the Lease nobody knows which term was the latest.
+    fn needs_votes(&self, lease: &Lease, there: bool, held: bool, ended: Ended) -> bool {
+        let record = lease.record.as_ref();
+        let synchronous = self.config.sync.standbys > 0 || record.is_some_and(|r| r.votes > 1);
+        let alone = record.is_some_and(|r| r.members.len() == 1);
+        synchronous && !(there && (held || alone || ended == Ended::FreedForMe))
     }
 
     /// Whether the others leave the office to this member.
@@ -320,7 +350,8 @@ impl Turn<'_> {
         let term = lease.term.max(self.m.term) + 1;
         let taken = Lease { term, free: None, ..self.signed(lease) };
         self.write(Writing::Take { direct }, over, taken);
-        if self.m.writing.is_some() {
+        // The last renewal of an office that was fenced may still be on its way.
+        if matches!(self.m.writing, Some(Writing::Take { .. })) {
             self.m.office = Office::Taking;
         }
     }
@@ -342,6 +373,12 @@ impl Turn<'_> {
         self.m.office = Office::Out;
         self.m.stood_back = None;
         self.m.accounts = None;
+        self.m.candidacy = None;
+        if let Some(at) = self.m.forced.take() {
+            let waited = self.now.saturating_sub(at).as_millis();
+            let note = format!("took over in term {} by force, {waited} ms after a person said so", lease.term);
+            self.warn("Forced", note);
+        }
         let fires = sent + self.config.duration - self.config.margin;
         if self.now >= fires {
             // Taken and over again before the answer came. It is this pod's, so it may be taken at once.
@@ -359,6 +396,7 @@ impl Turn<'_> {
             streamed,
             was_writable: false,
             leaving: None,
+            quorum: self.begin_quorum(&lease),
         });
         self.arm(fires);
         self.actions.push(Action::NoteOffice(lease.term));

@@ -6,7 +6,9 @@ use super::{
     Mono,
     lease::{Began, Lease},
     member::{Account, Pod},
+    quorum::Names,
     record::Record,
+    votes::Vote,
 };
 
 /// What is in the data directory.
@@ -50,6 +52,8 @@ pub struct Local {
     pub record: Option<Record>,
     /// The last term in which this copy was the leader's.
     pub held: u64,
+    /// The term that this member has promised last: it receives nothing before it has seen the Lease at that term.
+    pub promised: u64,
     /// Where others reach its PostgreSQL.
     pub address: String,
     /// The server.
@@ -83,6 +87,10 @@ pub struct Standby {
     pub lag: Option<u64>,
     /// Whether its state is `streaming`.
     pub streaming: bool,
+    /// How far it has flushed.
+    pub flushed: Option<u64>,
+    /// `reply_time`, which changes with each sign of life. Nobody compares it with a clock.
+    pub replied: Option<String>,
 }
 
 /// Why a write was not carried out.
@@ -126,6 +134,22 @@ pub enum Input {
     TargetSilent(String),
     /// [`Action::AwaitTarget`] ended: the server shut down in order and the target has replayed all of it.
     CaughtUp(Result<(), String>),
+    /// A member is frozen for a term: this one ([`Action::Freeze`]) or another ([`Action::AskVotes`]).
+    Voted(Vote),
+    /// A member does not vote.
+    Refused {
+        /// Its pod.
+        pod: String,
+        /// Why.
+        why: String,
+    },
+    /// [`Action::Stop`] ended: nothing is confirmed any more. All that was is in the WAL before this position, which the
+    /// own disk has.
+    Proven(u64),
+    /// [`Action::Confirm`] ended.
+    Confirmed(Names),
+    /// A person wants this member to lead, with what it has, when nobody is in office.
+    Force,
     /// The fence fired: no process of a server is left, or will be in a moment.
     Fired,
     /// A pod could not be patched.
@@ -229,6 +253,20 @@ pub enum Action {
         /// What happened.
         note: String,
     },
+    /// Promise this term, receive nothing more, and replay all there is.
+    Freeze(u64),
+    /// Ask these members, by pod, to freeze for a term.
+    AskVotes {
+        /// The term.
+        term: u64,
+        /// Whom.
+        of: Vec<String>,
+    },
+    /// Set a name that nobody bears, and wait until nothing is confirmed any more by any of these standbys, by name, that
+    /// were set before.
+    Stop(Vec<String>),
+    /// Set who confirms, and have waiting commits look again.
+    Confirm(Names),
     /// Restart the own server.
     Restart,
     /// Clone the own data directory anew.

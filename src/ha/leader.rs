@@ -8,6 +8,7 @@ use super::{
     lease::{self, Free, Lease},
     member::Pod,
     memory::{HandedOver, In, Leaving, Request, Why},
+    quorum::Stage,
     record::{Copy, Record},
 };
 
@@ -21,6 +22,7 @@ impl Turn<'_> {
         if self.has_lost_office() {
             return;
         }
+        self.take_up_promises();
         if self.office().is_none_or(|o| o.leaving.is_none()) {
             self.reasons_to_leave();
         }
@@ -28,11 +30,12 @@ impl Turn<'_> {
             self.leave();
         } else {
             self.govern();
+            self.attend_quorum();
         }
         self.renew();
     }
 
-    fn office(&self) -> Option<&In> {
+    pub(super) fn office(&self) -> Option<&In> {
         self.m.in_office()
     }
 
@@ -98,7 +101,7 @@ impl Turn<'_> {
     fn reasons_to_leave(&mut self) {
         if let Some(since) = self.m.terminating {
             let hands_over = self.m.hands_over && self.is_writable();
-            if hands_over && !self.has_looked_since(since) {
+            if hands_over && (!self.has_looked_since(since) || self.is_about_to_record(since)) {
                 return;
             }
             let paused = self.m.lease().is_some_and(Lease::is_paused);
@@ -127,7 +130,14 @@ impl Turn<'_> {
         looked
     }
 
-    fn is_writable(&self) -> bool {
+    /// A standby that is about to be on the record is worth a moment's wait to a leader that is to end.
+    fn is_about_to_record(&mut self, since: Mono) -> bool {
+        let changes = self.office().and_then(|o| o.quorum.as_ref()).is_some_and(|q| q.stage != Stage::Settled);
+        self.wake_at(since + LOOK * 3);
+        changes && self.best_target().is_none() && self.now < since + LOOK * 3
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
         self.m.local.server == Server::Primary
     }
 
@@ -210,6 +220,7 @@ impl Turn<'_> {
             pod_uid: String::new(),
             address: String::new(),
             free: Some(Free { term, to }),
+            term,
             ..lease.clone()
         };
         self.write(Writing::Free, Some(lease.version), freed);
@@ -289,7 +300,10 @@ impl Turn<'_> {
         let began = self.m.local.began.filter(|_| self.is_writable());
         // A shutdown may take longer than a lease: nobody streams, and nobody falls behind.
         let stops = office.leaving.as_ref().is_some_and(|l| l.stopped.is_some());
-        let record = before.record.clone().filter(|_| stops).unwrap_or_else(|| self.record(office, before));
+        let record = match &office.quorum {
+            Some(quorum) => quorum.wanted_record().clone(),
+            None => before.record.clone().filter(|_| stops).unwrap_or_else(|| self.record(office, before)),
+        };
         let duration = if before.is_paused() { lease::PAUSED } else { self.config.duration };
         Lease {
             duration,
@@ -305,6 +319,10 @@ impl Turn<'_> {
 
     pub(super) fn renewed(&mut self, sent: Mono) {
         let unfenced = self.m.lease().is_some_and(Lease::is_unfenced);
+        let recorded = self.m.lease().map_or(0, |l| l.term);
+        if self.m.local.held < recorded && self.office().is_some_and(|o| o.term == recorded) {
+            self.actions.push(Action::NoteOffice(recorded));
+        }
         let Some(office) = self.office_mut() else { return };
         office.sent = sent;
         // Whoever paused the cluster wants a primary that outlives the API's absence.
@@ -319,21 +337,29 @@ impl Turn<'_> {
     pub(super) fn streaming(&mut self, standbys: Vec<Standby>) {
         let (now, most) = (self.now, self.config.max_lag);
         let Some(office) = self.office_mut() else { return };
-        for standby in standbys.iter().filter(|s| s.streaming && s.lag.is_some_and(|lag| lag <= most)) {
-            office.streamed.insert(standby.name.clone(), now);
-        }
+        let close = |s: &Standby| match &office.quorum {
+            None => s.lag.is_some_and(|lag| lag <= most),
+            Some(quorum) => quorum.counts(s, office.standbys.iter().find(|b| b.name == s.name), most),
+        };
+        let close: Vec<String> = standbys.iter().filter(|s| s.streaming && close(s)).map(|s| s.name.clone()).collect();
+        office.streamed.extend(close.into_iter().map(|name| (name, now)));
         office.standbys = standbys;
         office.looked = now;
     }
 
     /// The leader, and every standby that it saw close behind within a lease's duration.
     fn record(&self, office: &In, before: &Lease) -> Record {
-        let known = before.record.iter().flat_map(|r| r.members.iter().cloned());
-        let seen = self.m.pods.iter().flatten().filter_map(|(name, _)| self.m.copy_of(name));
-        let candidates: BTreeSet<Copy> = known.chain(seen).filter(|c| c.pod != self.config.pod).collect();
-        let mut members: BTreeSet<Copy> = candidates.into_iter().filter(|c| self.may_be_listed(office, c)).collect();
+        let mut members = self.listed(office, before.record.as_ref());
         members.insert(self.copy());
         Record { votes: 1, members }
+    }
+
+    /// The standbys that may be members of the record. `before`: the present one.
+    pub(super) fn listed(&self, office: &In, before: Option<&Record>) -> BTreeSet<Copy> {
+        let known = before.iter().flat_map(|r| r.members.iter().cloned());
+        let seen = self.m.pods.iter().flatten().filter_map(|(name, _)| self.m.copy_of(name));
+        let candidates: BTreeSet<Copy> = known.chain(seen).filter(|c| c.pod != self.config.pod).collect();
+        candidates.into_iter().filter(|c| self.may_be_listed(office, c)).collect()
     }
 
     fn may_be_listed(&self, office: &In, copy: &Copy) -> bool {
@@ -344,7 +370,9 @@ impl Turn<'_> {
             let status = pod.status.as_ref();
             !pod.deleting && !pod.is_fenced() && status.is_none_or(|s| s.priority > 0 || s.instance.is_empty())
         };
-        streams && pod.is_none_or(fit)
+        // Each copy more in the record of a synchronous cluster is one whose vote an election takes.
+        let replaced = office.quorum.is_some() && self.m.copy_of(&copy.pod).is_some_and(|now| now != *copy);
+        streams && !replaced && pod.is_none_or(fit)
     }
 
     /// Whether `pod` could take over with every byte, or why not.
@@ -367,12 +395,19 @@ impl Turn<'_> {
             _ if !self.is_writable() => Err("the primary does not accept writes at the moment".into()),
             None => Err(format!("{pod} does not stream from the primary")),
             Some(row) if !row.streaming => Err(format!("{pod} is still catching up with the primary")),
+            Some(_) if !self.is_admitted(pod) => Err(format!("{pod} is not on the record yet")),
             Some(row) if row.lag.is_none_or(|lag| lag > self.config.max_lag) => Err(format!(
                 "{pod} is {} behind, more than max-lag-on-failover",
                 row.lag.map_or("an unknown number of bytes".into(), |lag| format!("{lag} bytes"))
             )),
             Some(_) => Ok(()),
         }
+    }
+
+    /// In a synchronous cluster the target's own word counts for nothing: the record decides who may take over.
+    fn is_admitted(&self, pod: &str) -> bool {
+        let record = self.office().and_then(|o| o.quorum.as_ref()).map(|q| &q.record);
+        record.is_none_or(|r| self.m.copy_of(pod).is_some_and(|c| r.members.contains(&c)))
     }
 
     fn row(&self, pod: &str) -> Option<&Standby> {

@@ -57,6 +57,17 @@ pub struct ClusterView {
     pub pods: BTreeMap<String, Pod>,
     /// What else is wrong with it, one line each.
     pub findings: Vec<String>,
+    /// Who confirms commits, as the leader of a synchronous cluster knows it.
+    pub confirming: Option<Confirming>,
+}
+
+/// How many standbys confirm each commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirming {
+    /// `sync`.
+    pub wanted: usize,
+    /// How many do; none: every commit waits.
+    pub standbys: Option<usize>,
 }
 
 /// Annotation `podgres.io/status` of a member's own pod: compact JSON, written when it changes in substance.
@@ -80,6 +91,9 @@ pub struct Status {
     pub timeline: Option<u32>,
     /// The highest term that it knows of.
     pub term: u64,
+    /// The term that it has promised last.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub promised: u64,
     /// Its `priority` in an election among equals; 0: never.
     pub priority: u32,
     /// Where its HTTP is served, `10.0.0.7:8008`.
@@ -93,6 +107,11 @@ pub struct Status {
     /// Why it is as it is, when something is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a member answers when another one asks (`GET /member`). Binds nobody.

@@ -10,7 +10,9 @@ use super::{
     input::{Local, Standby},
     lease::Lease,
     member::{Account, Pod, Status},
+    quorum::{Quorum, Stage},
     record::Copy,
+    votes::Candidacy,
 };
 
 /// What is known of the Lease.
@@ -68,9 +70,16 @@ pub struct In {
     pub was_writable: bool,
     /// The office is being left.
     pub leaving: Option<Leaving>,
+    /// Who confirms commits, in a synchronous cluster.
+    pub quorum: Option<Quorum>,
 }
 
 impl In {
+    /// Whether clients may be let in: what is confirmed to them is safe.
+    pub(super) fn is_open(&self) -> bool {
+        self.quorum.as_ref().is_none_or(|q| q.open)
+    }
+
     /// What is known of the stream to `copy`.
     pub(super) fn row(&self, copy: &Copy) -> Option<&Standby> {
         let name = copy.application_name();
@@ -186,6 +195,10 @@ pub struct Memory {
     pub handed_over: Option<HandedOver>,
     /// A restart or a new clone that is to be told of.
     pub commanded: Option<Commanded>,
+    /// Since when a person wants this member to lead with what it has.
+    pub forced: Option<Mono>,
+    /// Who has voted for this member.
+    pub candidacy: Option<Candidacy>,
     pub(super) writing: Option<Writing>,
     pub(super) reading: bool,
     pub(super) retry_at: Mono,
@@ -220,7 +233,7 @@ impl Memory {
     }
 
     /// Whether a look at who streams is wanted sooner than usual: a member with data does not stream, or is not on the record
-    /// yet, or somebody asks for one that does not.
+    /// yet, somebody asks for one that does not, or who confirms is about to change.
     /// `own`: the own pod.
     pub fn hurries(&self, own: &str) -> bool {
         let Some(office) = self.in_office() else { return false };
@@ -230,13 +243,21 @@ impl Memory {
         let settled = |copy: Copy| {
             record.is_some_and(|r| r.members.contains(&copy)) && office.row(&copy).is_some_and(|row| row.streaming)
         };
-        self.request_since.is_some() || self.terminating.is_some() || !copies.all(settled)
+        let changes = office.quorum.as_ref().is_some_and(|q| q.stage != Stage::Settled);
+        changes || self.request_since.is_some() || self.terminating.is_some() || !copies.all(settled)
     }
 
     /// The data directory of a pod, as its status says.
     pub(super) fn copy_of(&self, pod: &str) -> Option<Copy> {
         let copy = self.pods.as_ref()?.get(pod)?.status.as_ref()?.copy.clone()?;
         Some(Copy { pod: pod.into(), copy })
+    }
+
+    /// What a manager writes where the kubelet finds it, when the kubelet shows it as the message of a container that is
+    /// terminated. A leader whose pod stays is not replaced for it: it restarts in place, and loses nothing.
+    pub(super) fn is_proven_dead(&self, lease: &Lease) -> bool {
+        let Some(pod) = self.pods.as_ref().and_then(|p| p.get(&lease.holder)) else { return false };
+        !lease.instance.is_empty() && pod.deleting && pod.uid == lease.pod_uid && pod.ended.contains(&lease.instance)
     }
 
     /// Whether the record has more members than one: whether somebody else may lead.
@@ -278,6 +299,15 @@ pub enum Reason {
     Resumed(String),
     /// There is no leader, for this reason nor from here.
     NoLeader(String),
+    /// Fewer members are frozen for this one than an election takes.
+    ShortOfVotes {
+        /// So many are.
+        counted: usize,
+        /// So many it takes.
+        needed: usize,
+        /// Who is waited for, and why.
+        missing: String,
+    },
     /// The Lease is being taken.
     Takes(String),
     /// In office.
@@ -318,6 +348,9 @@ impl fmt::Display for Reason {
                  know, and nobody takes over before it renews, comes back, or is deleted and proven dead"
             ),
             Self::NoLeader(why) => write!(f, "no member leads: {why}"),
+            Self::ShortOfVotes { counted, needed, missing } => {
+                write!(f, "no member leads: {counted} of {needed} votes for this one, waiting for {missing}")
+            }
             Self::Takes(why) => write!(f, "takes over: {why}"),
             Self::Leads(term) => write!(f, "this member leads, in term {term}"),
             Self::Leaves(why) => write!(f, "gives up the lead: {why}"),

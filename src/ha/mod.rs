@@ -13,15 +13,21 @@ mod leader;
 pub mod lease;
 pub mod member;
 mod memory;
+pub mod quorum;
 pub mod record;
 mod report;
 mod requests;
+mod synchronous;
+pub mod votes;
 
 use std::time::Duration;
 
 pub use input::{About, Action, Aim, Data, Goal, Input, Local, Refusal, Server, Standby};
 use memory::Writing;
 pub use memory::{Known, Memory, Office, Reason};
+pub use synchronous::in_words;
+
+pub use crate::settings::kubernetes::Sync;
 
 /// Time since the manager started, by a clock that never jumps and goes on while the machine sleeps (`CLOCK_BOOTTIME`).
 pub type Mono = Duration;
@@ -49,6 +55,8 @@ pub struct Config {
     pub priority: u32,
     /// `start-timeout`.
     pub start_timeout: Duration,
+    /// `sync` and `sync-strict`.
+    pub sync: Sync,
 }
 
 /// The decision.
@@ -97,6 +105,11 @@ impl Turn<'_> {
             Input::Checkpointed => self.checkpointed(),
             Input::TargetSilent(why) => self.target_is_silent(&why),
             Input::CaughtUp(result) => self.caught_up(result),
+            Input::Voted(vote) => self.voted(vote),
+            Input::Refused { pod, why } => self.refused(pod, why),
+            Input::Proven(lsn) => self.proven(lsn),
+            Input::Confirmed(names) => self.confirmed(&names),
+            Input::Force => self.m.forced = Some(self.now),
             Input::Fired => self.fired(),
             Input::Unpatched(pod) => drop(self.m.patched.remove(&pod)),
             Input::Terminate { hand_over } => {

@@ -23,7 +23,7 @@ impl Turn<'_> {
 
     fn role(&self) -> Option<&'static str> {
         match self.m.local.server {
-            Server::Primary if self.m.in_office().is_some_and(|o| o.leaving.is_none()) => Some(PRIMARY),
+            Server::Primary if self.m.in_office().is_some_and(|o| o.leaving.is_none() && o.is_open()) => Some(PRIMARY),
             Server::Standby => Some(REPLICA),
             _ => None,
         }
@@ -45,8 +45,10 @@ impl Turn<'_> {
             Some((at, told)) => (*at, Some(told)),
             None => (Duration::ZERO, None),
         };
-        let urgent =
-            relabel || told.is_none_or(|t| t.role != status.role || t.copy != status.copy || t.http != status.http);
+        let urgent = relabel
+            || told.is_none_or(|t| {
+                t.role != status.role || t.promised != status.promised || t.copy != status.copy || t.http != status.http
+            });
         if !urgent && self.now < at + STATUS_PAUSE {
             return self.wake_at(at + STATUS_PAUSE);
         }
@@ -83,6 +85,7 @@ impl Turn<'_> {
             system_id: local.system_id.filter(|_| has_data).map(|id| id.to_string()),
             timeline: local.began.map(|b| b.timeline),
             term: local.held,
+            promised: local.promised,
             priority: self.config.priority,
             http: self.config.http.clone(),
             version: local.version.clone(),

@@ -148,7 +148,7 @@ impl Turn<'_> {
     /// Says how a hand-over that was begun here has ended.
     pub(super) fn told_of_hand_over(&mut self, lease: &Lease) {
         let Some(HandedOver { request, term, stopped, .. }) = self.m.handed_over.clone() else { return };
-        let writable = lease.term > term && lease.timeline.is_some_and(|b| b.term == lease.term);
+        let writable = lease.term > term && lease.timeline.is_some_and(|b| b.term > term);
         let ms = self.now.saturating_sub(stopped).as_millis();
         let (done, note) = if writable {
             (true, format!("{} is the primary; writes were refused for {ms} ms", lease.holder))

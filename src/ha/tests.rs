@@ -1,6 +1,8 @@
 mod follower;
 mod leader;
 mod requests;
+mod synchronous;
+mod votes;
 
 use std::collections::BTreeMap;
 
@@ -35,6 +37,7 @@ impl Member {
             max_lag: 100,
             priority: 100,
             start_timeout: S(300),
+            sync: Sync::default(),
         };
         let mut member = Self { config, memory: Memory::default(), now: S(100), done: Vec::new() };
         member.give(Input::Local(Local { copy: copy(pod), ..Local::default() }));
@@ -92,7 +95,15 @@ impl Member {
     }
 
     fn streams(&mut self, names: &[&str]) -> Vec<Action> {
-        let row = |n: &&str| Standby { name: format!("{n}_{}", copy(n)), lag: Some(0), streaming: true };
+        self.streams_up_to(names, None)
+    }
+
+    fn streams_up_to(&mut self, names: &[&str], flushed: Option<u64>) -> Vec<Action> {
+        let replied = Some(format!("{:?}", self.now));
+        let row = |n: &&str| {
+            let name = format!("{n}_{}", copy(n));
+            Standby { name, lag: Some(0), streaming: true, flushed, replied: replied.clone() }
+        };
         let rows = names.iter().filter(|n| **n != self.config.pod).map(row).collect();
         self.give(Input::Standbys(rows))
     }

@@ -143,7 +143,7 @@ impl Api {
 
     /// What all members of the cluster say of themselves right now, or why they do not. Nobody is there who has not said
     /// where to ask.
-    async fn answers(&self, snapshot: &Snapshot) -> Answers {
+    pub(super) async fn answers(&self, snapshot: &Snapshot) -> Answers {
         let Some(view) = &snapshot.cluster else { return Answers::new() };
         let mut last = self.answers.lock().await;
         if let Some((_, answers)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {

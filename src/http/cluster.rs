@@ -14,8 +14,12 @@ use super::{
 };
 use crate::{
     cluster::kubernetes::Kubernetes,
-    ha::member::ClusterView,
+    ha::{
+        self,
+        member::{Account, ClusterView},
+    },
     lifecycle::{Phase, Role},
+    manager::ClusterEvent,
     postgres::replication::clone::random,
 };
 
@@ -48,6 +52,75 @@ pub(super) async fn promote(api: &Api) -> Answer {
         Ok(()) => outcome(api, &before, "promote").await,
         Err(why) => refused(why),
     }
+}
+
+/// Says what a promotion by force may lose.
+pub(super) async fn cost(api: &Api) -> Answer {
+    let Some(snapshot) = api.snapshot().await else { return refused("the manager's loop does not turn") };
+    let Some(view) = snapshot.cluster.clone() else { return refused(ALONE) };
+    if let Some(why) = no_force(&view, &snapshot.memory.phase) {
+        return refused(why);
+    }
+    let answers = api.answers(&snapshot).await;
+    let Some(Ok(own)) = answers.get(&view.pod) else { return refused("this member does not say how far it is") };
+    (StatusCode::OK, in_words(&view, own, &answers))
+}
+
+/// Makes this member the primary with what it has, and waits.
+pub(super) async fn force(api: &Api) -> Answer {
+    let Some(snapshot) = api.snapshot().await else { return refused("the manager's loop does not turn") };
+    let Some(view) = snapshot.cluster else { return refused(ALONE) };
+    if let Some(why) = no_force(&view, &snapshot.memory.phase) {
+        return refused(why);
+    }
+    if !api.send(ClusterEvent::Input(ha::Input::Force).into()).await {
+        return refused("the manager's loop does not turn");
+    }
+    let promoted = async {
+        while api.snapshot().await.is_none_or(|s| s.memory.phase != (Phase::Running { role: Role::Primary })) {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    match tokio::time::timeout(FORCE_PATIENCE, promoted).await {
+        Ok(()) => (StatusCode::OK, "this member is the primary\n".into()),
+        Err(_) => refused("it is asked for and has not happened yet; podgres status shows how it goes"),
+    }
+}
+
+/// A Lease that has to run out first does so by then.
+const FORCE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The Lease is not overridden.
+fn no_force(view: &ClusterView, phase: &Phase) -> Option<String> {
+    let holder = view.lease.as_ref().map(|l| l.holder.as_str()).filter(|holder| !holder.is_empty());
+    let leads =
+        holder.and_then(|h| view.pods.get(h)).and_then(|p| p.status.as_ref()).is_some_and(|s| s.role == "primary");
+    match (holder, phase) {
+        (_, Phase::Running { role: Role::Primary }) => Some("this member is the primary already".into()),
+        (Some(holder), _) if leads && view.findings.is_empty() => {
+            Some(format!("{holder} is in office: podgres promote hands over from it without losing anything"))
+        }
+        (_, Phase::Running { role: Role::Standby }) => None,
+        (_, phase) => Some(format!("PostgreSQL does not run as a standby here: it is {}", phase.name())),
+    }
+}
+
+/// What others have that this one has not, as far as they say.
+fn in_words(view: &ClusterView, own: &Account, answers: &BTreeMap<String, Result<Account, String>>) -> String {
+    let record = view.lease.as_ref().and_then(|l| l.record.as_ref());
+    let members = record.into_iter().flat_map(|r| &r.members).map(|m| m.pod.as_str()).filter(|pod| *pod != view.pod);
+    let began = |a: &Account| a.began.map_or(0, |b| b.term);
+    let one = |pod: &str| match answers.get(pod) {
+        Some(Ok(other)) if began(other) > began(own) => format!("{pod} has a later history: what it has since is lost"),
+        Some(Ok(other)) if other.lsn > own.lsn => {
+            format!("{pod} has {} bytes more, which are lost", other.lsn - own.lsn)
+        }
+        Some(Ok(_)) => format!("{pod} has nothing more"),
+        _ => format!("{pod} does not answer: what only it has is lost"),
+    };
+    let lines: Vec<String> = members.map(one).collect();
+    let lines = if lines.is_empty() { vec!["nobody else may have more".into()] } else { lines };
+    lines.join("\n") + "\n"
 }
 
 #[derive(Debug, Deserialize)]

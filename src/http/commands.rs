@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    extract::State,
+    extract::{Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -36,12 +36,24 @@ pub(super) async fn restart(State(api): State<Api>) -> Answer {
     }
 }
 
+/// The query of `/promote`.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Force {
+    /// `cost`: say what may be lost, and do nothing; otherwise do it.
+    force: Option<String>,
+}
+
 /// How long a promotion may take: what was received is replayed first. It goes on when nobody waits any more.
 const PROMOTION_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Promotes this member and waits until it accepts writes. A primary is one already.
-pub(super) async fn promote(State(api): State<Api>) -> Answer {
+pub(super) async fn promote(State(api): State<Api>, Query(Force { force }): Query<Force>) -> Answer {
+    match force.as_deref() {
+        Some("cost") => return super::cluster::cost(&api).await,
+        Some(_) => return super::cluster::force(&api).await,
+        None => {}
+    }
     if api.kubernetes.is_some() {
         return super::cluster::promote(&api).await;
     }

@@ -7,6 +7,7 @@ mod commands;
 mod member;
 mod probes;
 mod status;
+mod vote;
 
 use std::{
     fs, io,
@@ -60,7 +61,8 @@ pub async fn serve_http(listen: Listen, api: Api) -> Result<(), Error> {
         }
         Err(error) => return Err(error),
     };
-    let router = read_only(api);
+    // Nothing else that changes anything is here, and this takes a proof of membership.
+    let router = read_only(api.clone()).merge(Router::new().route("/vote", post(vote::vote)).with_state(api));
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
 }

@@ -1,7 +1,11 @@
 //! The loop's part in a cluster: what this member is goes into [`ha::step`], what it answers is carried out.
 
 mod act;
+pub(super) mod confirm;
 mod seen;
+mod votes;
+
+pub use votes::VoteAsked;
 
 use std::time::Duration;
 
@@ -16,6 +20,7 @@ use crate::{
     ha::{
         self, Known, Mono,
         lease::{Began, Lease},
+        quorum::Names,
     },
     lifecycle::{self, Input, Job, Phase, Repair, Role},
     pid1::fence::{Boottime, Fence, boottime},
@@ -43,10 +48,17 @@ pub struct Cluster {
     port: u16,
     /// What runs for as long as this server is a primary.
     leading: Option<Leading>,
+    confirming: confirm::Confirming,
     stuck: Option<(lifecycle::Phase, Mono)>,
     full_since: Option<Mono>,
     /// Whether a standby waits to be put on the record.
     hurry: tokio::sync::watch::Sender<bool>,
+    /// Who confirms commits, as PostgreSQL's file says.
+    names: Names,
+    /// Whether the server was last seen to go by something else.
+    overruled: bool,
+    /// Whether a standby here may have a source, as far as that was attended to.
+    receives: bool,
     /// What the server said of itself when it was last asked.
     facts: Facts,
 }
@@ -71,6 +83,8 @@ pub enum ClusterEvent {
     Seen(kubernetes::Seen),
     /// The timeline of a server that has become a primary.
     Timeline(u32),
+    /// What `synchronous_standby_names` says in the server.
+    Names(String),
     /// What the server says of itself.
     Facts(Facts),
 }
@@ -102,8 +116,10 @@ impl Cluster {
             max_lag: settings.max_lag,
             priority: settings.priority,
             start_timeout: settings.start_timeout,
+            sync: settings.sync,
         };
         let memory = ha::Memory::after(notes.term);
+        let receives = !notes.is_frozen();
         Self {
             name: identity.cluster.clone(),
             config,
@@ -117,9 +133,13 @@ impl Cluster {
             ip: identity.ip.clone(),
             port: DEFAULT_PORT,
             leading: None,
+            confirming: confirm::Confirming::default(),
             stuck: None,
             full_since: None,
             hurry: tokio::sync::watch::Sender::new(false),
+            names: Names::Nobody,
+            overruled: false,
+            receives,
             facts: Facts::default(),
         }
     }
@@ -185,6 +205,7 @@ impl Manager {
                 }
             },
             ClusterEvent::Timeline(timeline) => self.began(timeline),
+            ClusterEvent::Names(names) => self.check_names(&names),
             ClusterEvent::Facts(facts) => self.took_facts(facts),
         }
     }
@@ -203,6 +224,7 @@ impl Manager {
         // A start that fails at once is a change in itself; each of these has its own back-off further on.
         for _ in 0..8 {
             self.take_source();
+            self.attend_promise();
             if self.memory.phase == (Phase::Running { role: Role::Standby })
                 && let Some(repair) = self.other_lineage()
             {
@@ -232,6 +254,7 @@ impl Manager {
         }
         if office && cluster.memory.in_office().is_none() {
             cluster.leading = None;
+            cluster.confirming = confirm::Confirming::default();
         }
         self.note_record();
         for action in actions {
@@ -242,11 +265,14 @@ impl Manager {
     fn note_record(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(lease) = cluster.memory.lease() else { return };
-        let (record, term) = (lease.record.clone(), lease.term);
-        let leader = if lease.address.is_empty() { cluster.notes.leader.clone() } else { lease.address.clone() };
-        let news = (term, &record, &leader) != (cluster.notes.term, &cluster.notes.record, &cluster.notes.leader);
-        if term >= cluster.notes.term && news {
-            (cluster.notes.term, cluster.notes.record, cluster.notes.leader) = (term, record, leader);
+        let (record, term, notes) = (lease.record.clone(), lease.term, &cluster.notes);
+        let (leader, leader_term) = match lease.address.is_empty() {
+            true => (notes.leader.clone(), notes.leader_term),
+            false => (lease.address.clone(), term),
+        };
+        let notes = Notes { term, record, leader, leader_term, ..notes.clone() };
+        if term >= cluster.notes.term && notes != cluster.notes {
+            cluster.notes = notes;
             self.save_notes();
         }
     }
@@ -343,9 +369,10 @@ impl Manager {
             local.clone(),
             interval,
             cluster.hurry.subscribe(),
-            async move |standbys| {
+            async move |standbys, names| {
                 let input = ha::Input::Standbys(standbys);
                 drop(events.send(ClusterEvent::Input(input).into()).await);
+                drop(events.send(ClusterEvent::Names(names).into()).await);
             },
         ));
         let events = self.events.clone();

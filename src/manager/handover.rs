@@ -6,7 +6,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tokio_postgres::Statement;
+use tokio_postgres::{Statement, types::PgLsn};
 
 use super::Manager;
 use crate::{
@@ -32,12 +32,12 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Nobody writes while this is waited for.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Tells who streams, every `interval` and more often while somebody new is waited for, over a session that is kept.
+/// Tells who streams, and who is waited for by now (`synchronous_standby_names`), every `interval` and more often while somebody new is waited for, over a session that is kept.
 pub(super) async fn watch_standbys(
     local: Local,
     interval: Duration,
     mut hurry: watch::Receiver<bool>,
-    tell: impl AsyncFn(Vec<Standby>),
+    tell: impl AsyncFn(Vec<Standby>, String),
 ) {
     let mut ticks = beat(interval);
     loop {
@@ -47,8 +47,8 @@ pub(super) async fn watch_standbys(
             Ok::<_, Error>((session, query))
         });
         if let Ok(Ok((session, query))) = opened.await {
-            while let Ok(Ok(standbys)) = timeout(TIMEOUT, standbys(&session, &query)).await {
-                tell(standbys).await;
+            while let Ok(Ok((standbys, names))) = timeout(TIMEOUT, standbys(&session, &query)).await {
+                tell(standbys, names).await;
                 if *hurry.borrow_and_update() {
                     sleep(HURRY).await;
                 } else {
@@ -63,16 +63,27 @@ pub(super) async fn watch_standbys(
     }
 }
 
-const STANDBYS: &str =
-    "select application_name, state = 'streaming', greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8
-    from pg_stat_replication";
+/// The setting is in each row, and where there is no standby in one that has nothing else.
+const STANDBYS: &str = "select application_name, state = 'streaming',
+    greatest(0, pg_current_wal_flush_lsn() - flush_lsn)::int8, flush_lsn, reply_time::text, setting
+    from (select current_setting('synchronous_standby_names')) names(setting) left join pg_stat_replication on true";
 
-async fn standbys(session: &Session, query: &Statement) -> Result<Vec<Standby>, Error> {
+async fn standbys(session: &Session, query: &Statement) -> Result<(Vec<Standby>, String), Error> {
     let standby = |row: &tokio_postgres::Row| {
         let lag: Option<i64> = row.try_get(2)?;
-        Ok(Standby { name: row.try_get(0)?, streaming: row.try_get(1)?, lag: lag.and_then(|l| u64::try_from(l).ok()) })
+        let flushed: Option<PgLsn> = row.try_get(3)?;
+        Ok(Standby {
+            name: row.try_get(0)?,
+            streaming: row.try_get(1)?,
+            lag: lag.and_then(|l| u64::try_from(l).ok()),
+            flushed: flushed.map(u64::from),
+            replied: row.try_get(4)?,
+        })
     };
-    session.client.query(query, &[]).await?.iter().map(standby).collect()
+    let rows = session.client.query(query, &[]).await?;
+    let names = rows.first().map_or(Ok(String::new()), |row| row.try_get(5))?;
+    let there = rows.iter().filter(|row| !matches!(row.try_get::<_, Option<String>>(0), Ok(None)));
+    Ok((there.map(standby).collect::<Result<_, Error>>()?, names))
 }
 
 /// The timeline that a primary writes, once `user`, if there is to be one, can stream from it. Asked until it answers.

@@ -24,7 +24,7 @@ use crate::{
         },
         sql::{Local, Login},
     },
-    settings::{Replication, Settings},
+    settings::{Replication, Settings, official::Secret},
 };
 
 /// The settings that are about other members.
@@ -43,6 +43,11 @@ impl Peers {
             address.conninfo = address.conninfo.clone().with_default("application_name", &membership::member_name());
         }
         Self { standby_of, role: settings.replication.clone(), retention: settings.slot_retention }
+    }
+
+    /// By which members know each other.
+    pub(super) fn password(&self) -> Option<Secret> {
+        self.role.password.clone()
     }
 
     /// The role that a primary makes for its standbys; none where they would have no password.
@@ -110,10 +115,11 @@ pub(super) fn mark(pgdata: &Path) -> io::Result<()> {
 impl Manager {
     /// What podgres owns in PostgreSQL's files. A standby without a source waits for one, and accepts reads.
     pub(super) fn owned(&self, standby: bool) -> Vec<(&'static str, String)> {
+        let mut owned = self.owned_of_sync(standby);
         if !standby {
-            return Vec::new();
+            return owned;
         }
-        let mut owned = vec![("recovery_target_timeline", "latest".to_string())];
+        owned.push(("recovery_target_timeline", "latest".to_string()));
         let source = self.source().filter(|_| self.link.attached);
         owned.push(("primary_conninfo", source.as_ref().map(|s| s.conninfo().to_string()).unwrap_or_default()));
         owned.push(("primary_slot_name", source.and_then(|_| self.membership()).map(|m| m.slot()).unwrap_or_default()));
@@ -127,7 +133,7 @@ impl Manager {
 
     fn source(&self) -> Option<Source> {
         let launch = &self.plan.launch;
-        let address = self.peers.standby_of.as_ref()?;
+        let address = self.peers.standby_of.as_ref().filter(|_| self.may_receive())?;
         match Source::new(address, &launch.run_dir, &launch.bindir, &self.runner) {
             Ok(source) => Some(source),
             Err(error) => {
@@ -160,7 +166,13 @@ impl Manager {
         }
     }
 
-    fn other_source(&mut self) {
+    /// Nobody follows here for now.
+    pub(super) fn lose_source(&mut self) {
+        self.link = Link::default();
+        self.tasks.end_role();
+    }
+
+    pub(super) fn other_source(&mut self) {
         if self.memory.standby {
             // The new one has to be looked at first.
             self.link = Link::default();

@@ -44,7 +44,22 @@ pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
         families.push(gauge("podgres_last_promotion_seconds", help).with(vec![], took.as_secs_f64()));
     }
     families.extend(progress(snapshot));
+    families.extend(confirming(snapshot));
     families
+}
+
+/// Only on the leader of a synchronous cluster.
+fn confirming(snapshot: &Snapshot) -> Vec<Family> {
+    let Some(confirming) = snapshot.cluster.as_ref().and_then(|c| c.confirming) else { return Vec::new() };
+    let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    vec![
+        gauge("podgres_sync_standbys_wanted", "How many standbys are to confirm each commit.")
+            .with(vec![], number(confirming.wanted)),
+        gauge("podgres_sync_standbys", "How many standbys do confirm each commit; 0 while every commit waits.")
+            .with(vec![], number(confirming.standbys.unwrap_or(0))),
+        gauge("podgres_sync_waiting", "Whether every commit waits for standbys that are not there.")
+            .with(vec![], confirming.standbys.is_none()),
+    ]
 }
 
 fn state(phase: &Phase) -> Family {
@@ -93,7 +108,12 @@ mod tests {
     use std::{sync::Arc, time::Instant};
 
     use super::*;
-    use crate::{lifecycle::Memory, metrics::family, progress::Progress};
+    use crate::{
+        ha::member::{ClusterView, Confirming},
+        lifecycle::Memory,
+        metrics::family,
+        progress::Progress,
+    };
 
     fn text(snapshot: &Snapshot) -> String {
         family::encode(vec![Arc::new(families(snapshot))])
@@ -126,6 +146,20 @@ mod tests {
             let ones = |name: &str| text.lines().filter(|l| l.starts_with(name) && l.ends_with(" 1")).count();
             assert_eq!((ones("podgres_state{"), ones("podgres_role{")), (1, roles), "{phase:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_leader_says_how_many_confirm() {
+        let mut snapshot = snapshot(Phase::Begun);
+        assert!(!text(&snapshot).contains("podgres_sync"));
+        let confirming = Some(Confirming { wanted: 2, standbys: Some(1) });
+        snapshot.cluster = Some(ClusterView { confirming, ..ClusterView::default() });
+        let text = text(&snapshot);
+        assert!(
+            text.contains("podgres_sync_standbys_wanted 2\n") && text.contains("podgres_sync_standbys 1\n"),
+            "{text}"
+        );
+        assert!(text.contains("podgres_sync_waiting 0\n"), "{text}");
     }
 
     #[test]

@@ -36,6 +36,17 @@ pub struct Kubernetes {
     pub priority: u32,
     /// `start-timeout`.
     pub start_timeout: Duration,
+    /// `sync` and `sync-strict`.
+    pub sync: Sync,
+}
+
+/// How many standbys confirm each commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sync {
+    /// `sync`; 0: none.
+    pub standbys: usize,
+    /// `sync-strict`: rather none is committed than fewer confirm it.
+    pub strict: bool,
 }
 
 /// `mode`, with auto decided. `token` is [`TOKEN`] but for tests.
@@ -56,9 +67,10 @@ pub(super) fn load(
     sources: &Sources,
     environment: &[(String, String)],
     mode: Mode,
-    standby: bool,
+    (standby, password): (bool, bool),
 ) -> Result<Option<Kubernetes>, Error> {
     let times = Times::load(sources)?;
+    let sync = sync(sources, mode, password)?;
     let max_lag = sources.parse("max-lag-on-failover", "a size such as 16MB or 1GB", units::parse_size)?;
     let priority = sources.parse("priority", "a whole number, 0 or more", |v| v.parse().ok())?;
     let start_timeout = sources.parse("start-timeout", "a duration such as 300s, at least 1s", super::parse_timeout)?;
@@ -81,8 +93,35 @@ pub(super) fn load(
         max_lag: max_lag.unwrap_or(16 << 20),
         priority: priority.unwrap_or(100),
         start_timeout: start_timeout.unwrap_or(Duration::from_secs(300)),
+        sync,
     }))
 }
+
+/// `password`: whether the members know one of each other, by which they know who asks for a vote.
+fn sync(sources: &Sources, mode: Mode, password: bool) -> Result<Sync, Error> {
+    let standbys =
+        sources.parse("sync", "a whole number from 0 to 16", |v| v.parse().ok().filter(|n| *n <= MOST_SYNC))?;
+    let strict = sources.parse("sync-strict", "true or false", |v| v.parse().ok())?;
+    let sync = Sync { standbys: standbys.unwrap_or(0), strict: strict.unwrap_or(false) };
+    let refuse = |why: &str| Err(Error::Together(why.into()));
+    match sync {
+        Sync { standbys: 0, strict: true } => refuse(
+            "sync-strict is true and sync is 0, so that there is nothing to be strict about: set sync to 1 or more",
+        ),
+        Sync { standbys: 1.., .. } if mode != Mode::Kubernetes => refuse(
+            "sync is for mode kubernetes, where the members know who may take over: remove sync, or set \
+             synchronous_standby_names in postgresql.conf",
+        ),
+        Sync { standbys: 1.., .. } if !password => refuse(
+            "sync lets members vote, and they know each other by the password of replication: set POSTGRES_PASSWORD or \
+             replication-password",
+        ),
+        sync => Ok(sync),
+    }
+}
+
+/// More standbys than anybody has.
+const MOST_SYNC: usize = 16;
 
 struct Times {
     lease: Duration,
@@ -228,6 +267,7 @@ mod tests {
             max_lag: 16 << 20,
             priority: 100,
             start_timeout: seconds(300),
+            sync: Sync::default(),
         };
         assert_eq!(found, expected);
     }
@@ -305,6 +345,19 @@ mod tests {
     }
 
     #[test]
+    fn synchronous_clusters_are_kubernetes_with_a_password() {
+        let password = ("POSTGRES_PASSWORD", "hush");
+        let sync = |pairs: &[(&str, &str)]| with(pairs).map(|k| k.sync);
+        let (one, strict) = (("PODGRES_SYNC", "1"), ("PODGRES_SYNC_STRICT", "true"));
+        assert_eq!(sync(&[one, password]), Ok(Sync { standbys: 1, strict: false }));
+        assert_eq!(sync(&[one, strict, password]), Ok(Sync { standbys: 1, strict: true }));
+        assert!(sync(&[strict]).unwrap_err().contains("sync is 0"));
+        assert!(sync(&[one]).unwrap_err().contains("replication-password"));
+        let standalone = Settings::load(&Default::default(), &env(&[one, password])).unwrap_err().to_string();
+        assert!(standalone.contains("mode kubernetes"), "{standalone}");
+    }
+
+    #[test]
     fn values_that_make_no_sense_are_refused_in_every_mode() {
         for (name, value) in [
             ("PODGRES_LEASE_DURATION", "10500ms"),
@@ -314,6 +367,8 @@ mod tests {
             ("PODGRES_MAX_LAG_ON_FAILOVER", "little"),
             ("PODGRES_PRIORITY", "-1"),
             ("PODGRES_START_TIMEOUT", "0s"),
+            ("PODGRES_SYNC", "some"),
+            ("PODGRES_SYNC_STRICT", "yes"),
         ] {
             let standalone = Settings::load(&Default::default(), &env(&[(name, value)]));
             assert!(standalone.unwrap_err().to_string().contains(name), "{name}={value}");

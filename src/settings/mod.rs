@@ -158,6 +158,11 @@ pub fn run_dir(flags: &Flags, environment: &[(String, String)]) -> Result<Option
 }
 
 impl Settings {
+    /// Whether standbys are to confirm commits.
+    pub fn is_synchronous(&self) -> bool {
+        self.kubernetes.as_ref().is_some_and(|k| k.sync.standbys > 0)
+    }
+
     /// Reads and checks all settings from `flags`, `environment` and `podgres.toml` in `config-dir`.
     ///
     /// # Errors
@@ -176,7 +181,12 @@ impl Settings {
         let standby_of = replication::source(&sources, &replication)?;
         let mode = kubernetes::mode(&sources, environment, Path::new(kubernetes::TOKEN))?;
         Ok(Self {
-            kubernetes: kubernetes::load(&sources, environment, mode, standby_of.is_some())?,
+            kubernetes: kubernetes::load(
+                &sources,
+                environment,
+                mode,
+                (standby_of.is_some(), replication.password.is_some()),
+            )?,
             standby_of,
             replication,
             slot_retention: sources

@@ -77,6 +77,19 @@ pub const SETTINGS: &[Setting] = &[
             and 2 % of `lease-duration`.",
     },
     Setting {
+        name: "sync",
+        value: "NUMBER",
+        default: "0",
+        help: "Kubernetes: how many standbys must confirm each commit. While fewer are there, fewer confirm, and `status` \
+            says so.",
+    },
+    Setting {
+        name: "sync-strict",
+        value: "true|false",
+        default: "false",
+        help: "Kubernetes, with `sync` 1 or more: commits wait rather than be confirmed by fewer.",
+    },
+    Setting {
         name: "max-lag-on-failover",
         value: "SIZE",
         default: "16MB",

@@ -36,4 +36,5 @@ mod permissions;
 mod returning;
 mod status;
 mod switchover;
+mod synchronous;
 mod the_harness;

@@ -76,6 +76,25 @@ fn a_lease_that_somebody_deleted_is_written_anew_by_the_leader_in_office() {
 }
 
 #[test]
+fn a_renewal_that_a_fenced_leader_still_waits_for_is_no_taking_of_office() {
+    let mut a = Member::leader("a");
+    a.after(S(2));
+    a.take_written();
+    a.after(S(6));
+    a.give(Input::Fired);
+    a.local(|l| {
+        l.server = Server::Down;
+        l.held = 8;
+    });
+    assert!(!a.writes() && a.memory.office == Office::Out, "{:?}", a.memory.office);
+    a.give(Input::Written { sent: a.now, result: Err(Refusal::Other("no answer".into())) });
+    a.after(S(1));
+    let lease = a.memory.lease().cloned();
+    a.give(Input::Read(Ok(lease)));
+    assert!(a.writes(), "{:?}", a.memory.office);
+}
+
+#[test]
 fn a_leader_that_was_fenced_begins_again_as_if_it_had_just_started() {
     let mut a = Member::leader("a");
     a.now += S(8);

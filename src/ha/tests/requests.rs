@@ -56,7 +56,8 @@ fn a_target_that_cannot_take_over_is_refused_in_words() {
     };
     assert!(refusal(&|a| drop(a.streams(&["c"]))).contains("b does not stream"));
     assert!(refusal(&|a| drop(a.pod("b", |p| p.fenced = Some("true".into())))).contains("fenced"));
-    let row = |lag, streaming| Standby { name: format!("b_{}", copy("b")), lag, streaming };
+    let row =
+        |lag, streaming| Standby { name: format!("b_{}", copy("b")), lag, streaming, flushed: None, replied: None };
     assert!(refusal(&|a| drop(a.give(Input::Standbys(vec![row(Some(101), true)])))).contains("101 bytes behind"));
     assert!(refusal(&|a| drop(a.give(Input::Standbys(vec![row(Some(0), false)])))).contains("catching up"));
     let mut a = Member::leader("a");

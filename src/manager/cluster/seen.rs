@@ -4,7 +4,8 @@ use super::{Cluster, Manager};
 use crate::{
     ha::{
         self, Data, Known, Local, Server,
-        member::{Account, ClusterView},
+        member::{Account, ClusterView, Confirming},
+        quorum::{Names, Stage},
     },
     lifecycle::{self, Phase, Role},
     postgres::health,
@@ -40,6 +41,7 @@ impl Manager {
         if server != Server::Primary {
             // Its sessions would only be in the way of a shutdown.
             cluster.leading = None;
+            cluster.confirming = super::confirm::Confirming::default();
         }
         let health = cluster.leading.as_ref().map(|l| &l.health);
         let sick = health.and_then(|w| health::verdict(&w.health.borrow(), std::time::Instant::now(), limit).err());
@@ -53,6 +55,7 @@ impl Manager {
             began: cluster.notes.began,
             record: cluster.notes.record.clone(),
             held: cluster.notes.held,
+            promised: cluster.notes.promised,
             address,
             server,
             state: phase.name(),
@@ -102,6 +105,26 @@ impl Manager {
         })
     }
 
+    /// That commits are not confirmed as the settings say, for as long as that lasts.
+    fn who_confirms(&self) -> Option<String> {
+        let Cluster { config, memory, .. } = self.cluster.as_ref()?;
+        let wanted = config.sync.standbys;
+        let lease = memory.lease().filter(|l| wanted > 0 && !l.holder.is_empty())?;
+        let record = lease.record.as_ref()?;
+        let leader = record.members.iter().find(|m| m.pod == lease.holder)?;
+        let quorum = memory.in_office().and_then(|o| o.quorum.as_ref());
+        // A strict leader names its standbys also when they are not there.
+        let waits = config.sync.strict && quorum.is_some_and(|q| q.told == Some(0));
+        let names = match quorum {
+            _ if waits => Names::Nobody,
+            Some(quorum) => quorum.names.clone(),
+            None => Names::of(record, leader),
+        };
+        let changes = !waits && quorum.is_some_and(|q| q.stage != Stage::Settled);
+        (!changes && names.confirm().is_none_or(|n| n < wanted))
+            .then(|| ha::in_words(record, &names, wanted, &leader.pod))
+    }
+
     /// The cluster, as it is shown to people.
     pub(in crate::manager) fn cluster_view(&self) -> Option<ClusterView> {
         let cluster = self.cluster.as_ref()?;
@@ -112,6 +135,7 @@ impl Manager {
             let silent = cluster.now().saturating_sub(since).as_secs();
             findings.push(format!("the Kubernetes API has not answered for {silent} s"));
         }
+        findings.extend(self.who_confirms());
         findings.extend(memory.trouble.iter().map(|t| format!("the Lease could not be written: {t}")));
         Some(ClusterView {
             name: name.clone(),
@@ -119,6 +143,10 @@ impl Manager {
             lease: memory.lease().cloned(),
             pods: memory.pods.clone().unwrap_or_default(),
             findings,
+            confirming: memory.in_office().and_then(|o| o.quorum.as_ref()).map(|quorum| Confirming {
+                wanted: config.sync.standbys,
+                standbys: quorum.names.confirm().filter(|_| !config.sync.strict || quorum.told != Some(0)),
+            }),
         })
     }
 }

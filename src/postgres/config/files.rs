@@ -163,10 +163,9 @@ impl Content<'_> {
         };
         let own = |name: &str, value: &str| format!("{name} = {}\n", quote(value));
         let defaults: String = self.defaults.iter().map(|d| own(d.name, &d.value)).collect();
-        let owned: String = self.owned.iter().map(|(name, value)| own(name, value)).collect();
         replace(&dir.join("defaults.conf"), &defaults)?;
         replace(&dir.join("user.conf"), self.files.user.as_ref().map_or("", |u| &u.text))?;
-        replace(&dir.join("owned.conf"), &owned)?;
+        write_owned(dir, self.owned)?;
         let main = format!(
             "{HEADER}# Yours are postgresql.conf in podgres' config-dir and {}.\n\
              include 'defaults.conf'\n{base}\ninclude 'user.conf'\ninclude 'owned.conf'\n",
@@ -194,6 +193,15 @@ impl Content<'_> {
         }
         Ok(())
     }
+}
+
+/// Writes what podgres owns into `dir`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(super) fn write_owned(dir: &Path, owned: &[(&'static str, String)]) -> io::Result<()> {
+    let text: String = owned.iter().map(|(name, value)| format!("{name} = {}\n", quote(value))).collect();
+    replace(&dir.join("owned.conf"), &text)
 }
 
 /// Writes rules into `dir` for a server whose socket only its own uid can reach.

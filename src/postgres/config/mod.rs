@@ -29,6 +29,7 @@ pub mod report;
 mod sizing;
 pub mod standby;
 mod start;
+mod synchronous;
 pub mod watch;
 
 use std::{
@@ -43,7 +44,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
 use super::{server::Launch, sql::Local};
-use crate::pid1::{Children, Exit};
+use crate::pid1::{Child, Children, Exit};
 use arguments::Arguments;
 use files::{Content, UserFiles};
 use limits::Limits;
@@ -61,13 +62,19 @@ pub struct Layers {
     launch: Launch,
     arguments: Arguments,
     config_dir: PathBuf,
+    synchronous: bool,
 }
 
 impl Layers {
     /// Those of a server that is started as `launch` says, with the user's files in `config_dir`.
     pub fn new(launch: &Launch, config_dir: &Path) -> Self {
         let arguments = Arguments::of(&launch.arguments);
-        Self { launch: launch.clone(), arguments, config_dir: config_dir.to_path_buf() }
+        Self { launch: launch.clone(), arguments, config_dir: config_dir.to_path_buf(), synchronous: false }
+    }
+
+    /// Whether these are a synchronous cluster's, where what would lose commits is a mistake.
+    pub fn synchronous(self, synchronous: bool) -> Self {
+        Self { synchronous, ..self }
     }
 
     /// Where PostgreSQL reads its files.
@@ -256,7 +263,36 @@ impl Config {
     /// Takes back what podgres owns on a standby, which has become a primary. What only a start can change stays until then:
     /// it means nothing to a primary, and taken back it would be reported as waiting for a restart.
     pub fn disown_standby(&mut self) {
-        self.inputs.owned.retain(|(name, _)| *name == "recovery_target_timeline");
+        const OF_STANDBYS: [&str; 5] = [
+            "primary_conninfo",
+            "primary_slot_name",
+            "sync_replication_slots",
+            "hot_standby_feedback",
+            "wal_receiver_status_interval",
+        ];
+        self.inputs.owned.retain(|(name, _)| !OF_STANDBYS.contains(name));
+    }
+
+    /// Sets one setting that podgres owns. It takes effect with the next start or reload.
+    pub fn own(&mut self, name: &'static str, value: String) {
+        self.inputs.owned.retain(|(n, _)| *n != name);
+        self.inputs.owned.push((name, value));
+    }
+
+    /// Puts what podgres owns in force in a server that runs, and nothing else: the user's files are not looked at, which
+    /// would take time that commits may be waiting for.
+    pub fn put_in_force(&self, child: Child) -> impl Future<Output = std::io::Result<()>> + use<> {
+        let job = self.job();
+        async move {
+            let mut live = job.live.lock().await;
+            start::disown(&job);
+            files::write_owned(&job.layers.dir(), &job.inputs.owned)?;
+            if let Some(installed) = &mut live.installed {
+                installed.inputs = job.inputs.clone();
+            }
+            child.signal(nix::sys::signal::Signal::SIGHUP);
+            Ok(())
+        }
     }
 
     /// Sets the role that podgres' own rules in `pg_hba.conf` let in. It takes effect with the next start or reload.

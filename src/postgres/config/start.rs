@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Inputs, Installed, Job, Layers, Live, Refused, arguments, cannot_write, check, files, list, parse, proven,
-    report::Report, standby,
+    report::Report, standby, synchronous,
 };
 use crate::{
     pid1::{Children, Exit},
@@ -59,7 +59,8 @@ async fn choose(job: &Job, live: &mut Live) -> Result<Choice, Refused> {
     let rejected = live.rejected;
     let proven = proven::get(layers, live).cloned();
     let refused = match UserFiles::read(layers, &layers.launch.pgdata) {
-        Ok(files) if proven.as_ref() == Some(&files) => {
+        // What worked before the cluster was a synchronous one may be no good any more.
+        Ok(files) if proven.as_ref() == Some(&files) && refuse_losses(layers, &files).is_ok() => {
             return Ok(Choice { files, fallback: false, refused: Vec::new() });
         }
         Ok(files) if rejected == Some(files.fingerprint()) => {
@@ -74,7 +75,7 @@ async fn choose(job: &Job, live: &mut Live) -> Result<Choice, Refused> {
     };
     // What was accepted while the server ran is newer than what it was started with.
     let accepted = live.installed.as_ref().map(|i| i.files.clone()).filter(|f| rejected != Some(f.fingerprint()));
-    match accepted.or(proven) {
+    match accepted.or(proven).filter(|files| refuse_losses(layers, files).is_ok()) {
         Some(files) => {
             let refused = vec![format!(
                 "the configuration is refused, PostgreSQL is started with the last one that was good: {}",
@@ -93,6 +94,7 @@ pub(super) async fn validate(
     files: &UserFiles,
     children: &Children,
 ) -> Result<(), Refused> {
+    refuse_losses(layers, files)?;
     let dir = layers.candidate_dir();
     let defaults = layers.defaults(files);
     inputs.content(files, &defaults, false).write_settings(&dir).map_err(|e| cannot_write(&dir, &e))?;
@@ -113,6 +115,12 @@ pub(super) async fn validate(
     };
     let _ = std::fs::remove_dir_all(&dir);
     result
+}
+
+/// What a synchronous cluster does not bear.
+fn refuse_losses(layers: &Layers, files: &UserFiles) -> Result<(), Refused> {
+    let mistakes = if layers.synchronous { synchronous::mistakes(files, &layers.arguments.rest) } else { Vec::new() };
+    if mistakes.is_empty() { Ok(()) } else { Err(Refused { mistakes, exit: super::EX_CONFIG }) }
 }
 
 /// `postgres -C name` with the configuration in `dir`.
@@ -146,7 +154,11 @@ pub(super) fn arguments(user: &[String], dir: &Path) -> Vec<String> {
 
 /// Takes what podgres owns out of `postgresql.auto.conf`. Returns whether there was anything to take.
 pub(super) fn disown(job: &Job) -> bool {
-    let names = job.inputs.owned_names();
+    let mut names = job.inputs.owned_names();
+    if job.layers.synchronous {
+        let auto_conf = parse::read_text(&job.layers.launch.pgdata.join("postgresql.auto.conf")).unwrap_or_default();
+        names.extend(synchronous::set_by_alter_system(&auto_conf));
+    }
     if names.is_empty() {
         return false;
     }

@@ -116,6 +116,8 @@ pub struct Plan {
     pub scripts_dir: PathBuf,
     /// Where the user's configuration is.
     pub config_dir: PathBuf,
+    /// Whether standbys are to confirm commits.
+    pub synchronous: bool,
 }
 
 impl Plan {
@@ -136,7 +138,7 @@ impl Plan {
 
     /// Where the server's configuration comes from.
     pub fn layers(&self) -> Layers {
-        Layers::new(&self.launch, &self.config_dir)
+        Layers::new(&self.launch, &self.config_dir).synchronous(self.synchronous)
     }
 
     fn pgdata(&self) -> &Path {

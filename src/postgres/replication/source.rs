@@ -297,8 +297,21 @@ fn one_line(text: &str) -> String {
 
 /// One line that fits every server: what connects with it goes nowhere else
 /// (<https://www.postgresql.org/docs/current/libpq-pgpass.html>).
+/// Takes the password away again: whoever connects with it from now on is not let in.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub fn forget_password(run_dir: &Path) -> io::Result<()> {
+    match fs::remove_file(run_dir.join(PASSFILE)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+const PASSFILE: &str = "source.pgpass";
+
 fn write_passfile(run_dir: &Path, password: &Secret) -> io::Result<PathBuf> {
-    let path = run_dir.join("source.pgpass");
+    let path = run_dir.join(PASSFILE);
     let escaped = password.expose().replace('\\', "\\\\").replace(':', "\\:");
     let line = format!("*:*:*:*:{escaped}\n");
     if fs::read_to_string(&path).is_ok_and(|text| text == line) {

@@ -66,6 +66,7 @@ impl Three {
             lease: Some(lease),
             pods: pods.into_iter().map(|p| (p.name.clone(), p)).collect(),
             findings: Vec::new(),
+            confirming: None,
         };
         let answers =
             [account("db-0", true, 0x500_0000), account("db-1", false, 0x500_0000), account("db-2", false, 0x400_0000)];
