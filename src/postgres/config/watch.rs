@@ -51,9 +51,11 @@ async fn follow(layers: &Layers, changed: impl AsyncFn()) -> std::io::Result<()>
 
 type Watched = BTreeMap<PathBuf, WatchDescriptor>;
 
-/// Watches the directories in which the files are now, which symbolic links can change.
+/// Watches the directories in which the files are now, which symbolic links can change; and the one that the data
+/// directory is in, as the data directory comes into being, and is replaced, by a renaming.
 fn rewatch(inotify: &Inotify, layers: &Layers, watched: &mut Watched) {
-    let wanted = directories(layers);
+    let mut wanted = directories(layers);
+    wanted.extend(layers.launch.pgdata.parent().map(Path::to_path_buf));
     watched.retain(|dir, descriptor| {
         let keep = wanted.contains(dir);
         if !keep {
@@ -92,19 +94,25 @@ fn directories(layers: &Layers) -> BTreeSet<PathBuf> {
 
 /// Takes what has been noticed; whether it may concern the user's files.
 fn read(inotify: &Inotify, layers: &Layers, watched: &Watched) -> std::io::Result<bool> {
+    let pgdata = &layers.launch.pgdata;
     let mut interesting = false;
     loop {
-        match inotify.read_events() {
-            Ok(events) => {
-                interesting |= events.iter().any(|e| {
-                    let in_pgdata = watched.get(&layers.launch.pgdata) == Some(&e.wd);
-                    let name = e.name.as_deref().unwrap_or_default().to_string_lossy();
-                    // PostgreSQL's own files come and go here.
-                    !in_pgdata || name.ends_with(".conf")
-                });
-            }
+        let events = match inotify.read_events() {
+            Ok(events) => events,
             Err(Errno::EAGAIN) => return Ok(interesting),
             Err(error) => return Err(error.into()),
-        }
+        };
+        interesting |= events.iter().any(|e| {
+            let name = e.name.as_deref().unwrap_or_default();
+            let within = |dir: &Path| watched.get(dir) == Some(&e.wd);
+            if within(pgdata) {
+                // PostgreSQL's own files come and go here.
+                name.to_string_lossy().ends_with(".conf")
+            } else if pgdata.parent().is_some_and(within) {
+                pgdata.file_name() == Some(name) || name.to_string_lossy().ends_with(".conf")
+            } else {
+                true
+            }
+        });
     }
 }
