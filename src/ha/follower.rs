@@ -323,7 +323,10 @@ impl Turn<'_> {
             Ok(()) => true,
             Err(StandBack::LeaderAlive(by)) => {
                 self.because(Reason::NoLeader(format!("{by} has seen a leader in office")));
-                self.read();
+                // Once: what is read is judged by the same accounts again.
+                if self.m.read_for.replace(at) != Some(at) {
+                    self.read();
+                }
                 self.wake_at(at + ACCOUNTS_LAST);
                 false
             }
@@ -349,9 +352,8 @@ impl Turn<'_> {
     fn take_office(&mut self, over: Option<String>, lease: &Lease, direct: bool) {
         let term = lease.term.max(self.m.term) + 1;
         let taken = Lease { term, free: None, ..self.signed(lease) };
-        self.write(Writing::Take { direct }, over, taken);
         // The last renewal of an office that was fenced may still be on its way.
-        if matches!(self.m.writing, Some(Writing::Take { .. })) {
+        if self.write(Writing::Take { direct }, over, taken) {
             self.m.office = Office::Taking;
         }
     }
@@ -371,7 +373,6 @@ impl Turn<'_> {
     pub(super) fn enter_office(&mut self, sent: Mono, direct: bool) {
         let Some(lease) = self.m.lease().cloned() else { return };
         self.m.office = Office::Out;
-        self.m.stood_back = None;
         self.m.accounts = None;
         self.m.candidacy = None;
         if let Some(at) = self.m.forced.take() {

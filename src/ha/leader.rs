@@ -92,9 +92,11 @@ impl Turn<'_> {
                 "Fenced",
                 format!("the Lease of term {term} was not renewed for {limit} s and all was killed{why}"),
             );
-            self.m.office = Office::Out;
+            // Dead is what was there. What was ordered is not: a server that waits for its next start would come up as the
+            // primary.
+            return self.drop_office();
         }
-        // What was there is dead: whatever comes next is ordered anew.
+        // Whatever comes next is ordered anew.
         self.m.goal = None;
     }
 
@@ -289,7 +291,11 @@ impl Turn<'_> {
         let changed =
             Lease { renewed: before.renewed.clone(), version: before.version.clone(), ..lease.clone() } != before;
         if self.now >= due || changed {
-            self.write(Writing::Renew, over, lease);
+            let fenced = !lease.is_unfenced();
+            if self.write(Writing::Renew, over, lease) && fenced && !self.m.armed {
+                // The end of a pause counts for the others from when they see this, whether the answer comes here or not.
+                self.arm(self.now + self.config.duration - self.config.margin);
+            }
         } else {
             self.wake_at(due);
         }
@@ -328,6 +334,7 @@ impl Turn<'_> {
         // Whoever paused the cluster wants a primary that outlives the API's absence.
         let fires = sent + self.config.duration - self.config.margin;
         if unfenced {
+            self.m.armed = false;
             self.actions.push(Action::Disarm);
         } else {
             self.arm(fires);

@@ -201,6 +201,8 @@ pub struct Memory {
     pub candidacy: Option<Candidacy>,
     pub(super) writing: Option<Writing>,
     pub(super) reading: bool,
+    /// Whether the Lease was seen since the read was sent.
+    pub(super) overtaken: bool,
     pub(super) retry_at: Mono,
     /// Pods that were patched since they were last seen.
     pub(super) patched: BTreeSet<String>,
@@ -211,6 +213,8 @@ pub struct Memory {
     /// What the others said, and when.
     pub(super) accounts: Option<(Mono, Vec<Account>)>,
     pub(super) asking: bool,
+    /// The accounts for which the Lease was read again.
+    pub(super) read_for: Option<Mono>,
     /// The status that the own pod was last given, and when.
     pub(super) told: Option<(Mono, Status)>,
     pub(super) hands_over: bool,

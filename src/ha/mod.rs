@@ -84,6 +84,8 @@ impl Turn<'_> {
             Input::Read(result) => {
                 self.m.reading = false;
                 match result {
+                    // The watch was quicker, and does not tell again what it has told.
+                    Ok(lease) if self.m.overtaken && lease.as_ref().is_none_or(|l| self.is_older(l)) => self.read(),
                     Ok(lease) => self.saw(lease),
                     Err(_) => self.m.retry_at = self.now + RETRY,
                 }
@@ -173,13 +175,19 @@ impl Turn<'_> {
         let Some(lease) = lease else {
             if !matches!(self.m.known, Known::Absent { .. }) {
                 self.m.known = Known::Absent { since: self.now };
+                self.m.stood_back = None;
             }
             return;
         };
         let since = match &self.m.known {
             Known::Lease { lease: before, since } if tuple(before) == tuple(&lease) => *since,
-            _ => self.now,
+            _ => {
+                // Whoever was stood back for had another election to act in.
+                self.m.stood_back = None;
+                self.now
+            }
         };
+        self.m.overtaken |= self.m.reading;
         self.m.term = self.m.term.max(lease.term);
         self.m.known = Known::Lease { lease, since };
     }
@@ -212,17 +220,23 @@ impl Turn<'_> {
 
     fn read(&mut self) {
         if !std::mem::replace(&mut self.m.reading, true) {
+            self.m.overtaken = false;
             self.actions.push(Action::ReadLease);
         }
     }
 
-    fn write(&mut self, writing: Writing, over: Option<String>, lease: lease::Lease) {
-        if self.m.writing.is_none() && self.m.retry_at <= self.now {
-            self.m.writing = Some(writing);
-            self.actions.push(Action::WriteLease { over, lease: Box::new(lease) });
-        } else if self.m.writing.is_none() {
-            self.wake_at(self.m.retry_at);
+    /// Whether it is written now. The answer to the write before this one is waited for first.
+    fn write(&mut self, writing: Writing, over: Option<String>, lease: lease::Lease) -> bool {
+        if self.m.writing.is_some() {
+            return false;
         }
+        if self.m.retry_at > self.now {
+            self.wake_at(self.m.retry_at);
+            return false;
+        }
+        self.m.writing = Some(writing);
+        self.actions.push(Action::WriteLease { over, lease: Box::new(lease) });
+        true
     }
 }
 

@@ -117,6 +117,52 @@ fn the_one_behind_leaves_it_to_the_one_ahead_for_a_second() {
 }
 
 #[test]
+fn a_read_that_the_watch_has_overtaken_is_made_again() {
+    let mut b = Member::standby("b", &led_by("a"));
+    let read = |b: &mut Member| {
+        b.after(S(10));
+        b.accounts(&[account("b", 5), Account { seen_ms: Some(10), ..account("c", 5) }]).contains(&Action::ReadLease)
+    };
+    assert!(read(&mut b));
+    let next = Lease { version: "12".into(), renewed: "t2".into(), term: 8, ..led_by("a") };
+    b.give(Input::Lease(Some(next.clone())));
+    // The watch does not tell again what it has told: believed, this would be an old Lease for ever.
+    assert!(b.give(Input::Read(Ok(Some(led_by("a"))))).contains(&Action::ReadLease));
+    assert_eq!(b.memory.lease(), Some(&next));
+    b.give(Input::Read(Ok(Some(led_by("a")))));
+    assert_eq!(b.memory.lease(), Some(&led_by("a")), "nothing was seen since: an old one was brought back");
+}
+
+#[test]
+fn the_second_is_given_in_each_election() {
+    let mut b = Member::standby("b", &led_by("a"));
+    b.after(S(10));
+    b.accounts(&[account("b", 5), account("c", 6)]);
+    let next = Lease { version: "12".into(), renewed: "t2".into(), term: 8, ..led_by("c") };
+    b.give(Input::Lease(Some(next)));
+    b.after(S(10));
+    let of = |pod, lsn| Account { term: 8, ..account(pod, lsn) };
+    b.accounts(&[of("b", 5), of("a", 6)]);
+    assert!(!b.writes(), "that it stood back for c in the last one does not count: {:?}", b.memory.reason);
+    b.after(S(1));
+    assert!(b.writes(), "{:?}", b.memory.reason);
+}
+
+#[test]
+fn the_lease_is_read_once_for_each_account_of_a_leader_that_is_alive() {
+    let mut b = Member::standby("b", &led_by("a"));
+    b.after(S(10));
+    b.done.clear();
+    let c = Account { seen_ms: Some(10), ..account("c", 5) };
+    assert!(b.accounts(&[account("b", 5), c.clone()]).contains(&Action::ReadLease));
+    let same = b.memory.lease().cloned();
+    assert_eq!(b.give(Input::Read(Ok(same.clone()))), [], "or it is read as fast as the API answers");
+    b.after(S(2));
+    b.done.clear();
+    assert!(b.accounts(&[account("b", 5), c]).contains(&Action::ReadLease));
+}
+
+#[test]
 fn a_freed_lease_is_for_the_one_it_was_freed_for() {
     let mut b = Member::standby("b", &led_by("a"));
     let actions = b.give(Input::Lease(Some(freed(Some(&copy("b"))))));

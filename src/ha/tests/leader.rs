@@ -22,6 +22,29 @@ fn only_a_renewal_that_says_so_spares_a_leader_the_fence() {
 }
 
 #[test]
+fn the_fence_stands_again_before_the_end_of_a_pause_is_written() {
+    let mut a = Member::leader("a");
+    let led = a.memory.lease().unwrap().clone();
+    let paused = Lease { version: "80".into(), paused: Some("true".into()), ..led };
+    a.give(Input::Lease(Some(paused.clone())));
+    a.take_written();
+    let unfenced = Lease { version: "81".into(), renewed: "p".into(), duration: lease::PAUSED, ..paused };
+    a.give(Input::Written { sent: a.now, result: Ok(unfenced.clone()) });
+    a.done.clear();
+    // Whether it has arrived nobody knows, and the others may count from now.
+    let (sent, fires) = (a.now, a.now + S(8));
+    let actions = a.give(Input::Lease(Some(Lease { version: "82".into(), paused: None, ..unfenced.clone() })));
+    assert!(actions.contains(&Action::Arm(fires)) && a.writes(), "{actions:?}");
+    a.now += S(3);
+    a.give(Input::Written { sent, result: Err(Refusal::Other("no answer in time".into())) });
+    a.now += S(1);
+    a.done.clear();
+    a.give(Input::Read(Ok(Some(Lease { version: "82".into(), paused: None, ..unfenced }))));
+    let again = a.done.iter().any(|x| matches!(x, Action::Arm(_)));
+    assert!(a.writes() && !again, "the first one counts: {:?}", a.done);
+}
+
+#[test]
 fn a_leader_renews_and_moves_its_fence() {
     let mut a = Member::leader("a");
     a.after(MS(1900));
@@ -99,10 +122,35 @@ fn a_leader_that_was_fenced_begins_again_as_if_it_had_just_started() {
     let mut a = Member::leader("a");
     a.now += S(8);
     let actions = a.give(Input::Fired);
-    assert_eq!((&a.memory.office, aims(&actions).as_slice()), (&Office::Out, [Goal::Standby].as_slice()));
+    assert_eq!((&a.memory.office, aims(&actions).as_slice()), (&Office::Out, [Goal::Down, Goal::Standby].as_slice()));
     assert!(!actions.contains(&Action::Disarm));
     assert!(a.local(|l| l.server = Server::Down).contains(&Action::Disarm));
     assert!(a.writes(), "the Lease is still this pod's: with its server proven dead it takes it again");
+}
+
+#[test]
+fn a_server_that_waited_for_its_next_start_when_the_fence_fired_does_not_come_up_as_a_primary() {
+    let mut a = Member::leader("a");
+    a.local(|l| l.server = Server::Down);
+    a.now += S(8);
+    let actions = a.give(Input::Fired);
+    assert!(a.writes() && a.memory.office == Office::Taking, "its own Lease, and no server: {:?}", a.memory.reason);
+    assert_eq!(aims(&actions), [Goal::Down], "the order to be a primary is taken back");
+}
+
+#[test]
+fn a_renewal_on_the_way_when_the_fence_fires_holds_up_the_next_office_and_does_not_bar_it() {
+    let mut a = Member::leader("a");
+    a.after(S(2));
+    let sent = a.now;
+    assert!(a.take_written().is_some());
+    a.now += S(6);
+    a.give(Input::Fired);
+    a.local(|l| l.server = Server::Down);
+    assert!(!a.writes() && a.memory.office == Office::Out, "its answer would be taken for that of another write");
+    a.give(Input::Written { sent, result: Err(Refusal::Other("no answer in time".into())) });
+    a.after(MS(300));
+    assert!(a.writes() && a.memory.office == Office::Taking, "{:?}", a.memory.reason);
 }
 
 #[test]
