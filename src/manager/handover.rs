@@ -13,6 +13,7 @@ use crate::{
     beat::beat,
     cluster::peer::{self, Replayed},
     ha::{self, Standby},
+    pid1::Child,
     postgres::{
         controldata::{ControlData, State},
         sql::{self, Error, Local, Session},
@@ -140,11 +141,20 @@ impl Manager {
         let launch = &self.plan.launch;
         let (pgdata, bindir, runner) = (launch.pgdata.clone(), launch.bindir.clone(), self.runner.clone());
         let (pod, address, most) = (pod.to_string(), self.pod_http(pod), self.limits.shutdown_timeout);
+        let postmaster = self.server.as_ref().map(|s| s.child.clone());
         self.spawn_input(async move {
             let caught_up = async {
                 let address = address.ok_or("it has not said where it is")?;
                 let begun = Instant::now();
-                while State::read(&pgdata) != Some(State::ShutDown) {
+                loop {
+                    // Before the state is read, which is written before it ends.
+                    let running = postmaster.as_ref().is_some_and(Child::is_running);
+                    if State::read(&pgdata) == Some(State::ShutDown) {
+                        break;
+                    }
+                    if !running {
+                        return Err("PostgreSQL ended before it had shut down in order".into());
+                    }
                     if begun.elapsed() > most {
                         return Err(format!("the shutdown took longer than {} s", most.as_secs()));
                     }

@@ -35,6 +35,7 @@ mod partitions;
 mod permissions;
 mod returning;
 mod status;
+mod storage;
 mod switchover;
 mod synchronous;
 mod the_harness;

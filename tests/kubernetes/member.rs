@@ -33,6 +33,8 @@ pub struct Member<'c> {
     pub name: String,
     /// The API server's host and port, as it is told them when its container starts.
     pub server: (String, String),
+    /// docker's options for it alone.
+    options: Vec<String>,
     // Dropped in this order: what a container uses cannot be removed.
     pub container: Container,
     pod: Pod,
@@ -51,12 +53,23 @@ impl<'c> Member<'c> {
         Self::told(cluster, n, volume, (host.clone(), port.clone()))
     }
 
+    /// With a new volume and a setting (`PODGRES_…=…`) that it alone has.
+    pub fn with(cluster: &'c Cluster, n: usize, setting: &str) -> Self {
+        let (host, port, _) = &cluster.server;
+        let options = vec!["-e".to_string(), setting.to_string()];
+        Self::run(cluster, n, Volume::new(), (host.clone(), port.clone()), options)
+    }
+
     /// That is told that the API server is there.
     pub fn told(cluster: &'c Cluster, n: usize, volume: Volume, server: (String, String)) -> Self {
+        Self::run(cluster, n, volume, server, Vec::new())
+    }
+
+    fn run(cluster: &'c Cluster, n: usize, volume: Volume, server: (String, String), options: Vec<String>) -> Self {
         let name = format!("{NAME}-{n}");
         let pod = Pod::new(cluster, &name);
-        let container = pod.run(cluster, &name, &volume, &server);
-        Self { cluster, n, name, server, container, pod, volume }
+        let container = pod.run(cluster, &name, &volume, &server, &options);
+        Self { cluster, n, name, server, options, container, pod, volume }
     }
 
     pub fn address(&self) -> Ipv4Addr {
@@ -188,7 +201,7 @@ impl<'c> Member<'c> {
     /// A kubelet's restart: a new container of the same pod, with its address, volume and token.
     pub fn restart_in_place(&mut self) {
         docker(&["rm", "--force", &self.container.name]);
-        self.container = self.pod.run(self.cluster, &self.name, &self.volume, &self.server);
+        self.container = self.pod.run(self.cluster, &self.name, &self.volume, &self.server, &self.options);
     }
 
     /// A StatefulSet's new pod of the same name, on the same volume: another UID, address and token.
@@ -196,7 +209,7 @@ impl<'c> Member<'c> {
         docker(&["rm", "--force", &self.container.name]);
         self.forget();
         self.pod = Pod::new(self.cluster, &self.name);
-        self.container = self.pod.run(self.cluster, &self.name, &self.volume, &self.server);
+        self.container = self.pod.run(self.cluster, &self.name, &self.volume, &self.server, &self.options);
     }
 
     /// [`Member::recreate`] with an empty volume.
@@ -288,7 +301,14 @@ impl Pod {
         }
     }
 
-    fn run(&self, cluster: &Cluster, name: &str, volume: &Volume, server: &(String, String)) -> Container {
+    fn run(
+        &self,
+        cluster: &Cluster,
+        name: &str,
+        volume: &Volume,
+        server: &(String, String),
+        own: &[String],
+    ) -> Container {
         // A new one for each container, as kubelets do.
         self.termination.put("termination-log", 0o666, "");
         let termination = format!("{}:/dev/termination-log", self.termination.path().join("termination-log").display());
@@ -313,7 +333,7 @@ impl Pod {
         for variable in &environment {
             options.extend(["-e", variable.as_str()]);
         }
-        options.extend(cluster.options.iter().map(String::as_str));
+        options.extend(cluster.options.iter().chain(own).map(String::as_str));
         let container = Container::start(cluster.major, &options, &[]);
         cluster.containers.lock().expect("no test panics with it").push((name.to_string(), container.name.clone()));
         let mut addresses = cluster.addresses.lock().expect("no test panics with it");

@@ -310,6 +310,53 @@ fn a_primary_whose_container_is_killed_is_primary_again_within_moments() {
 }
 
 #[test]
+fn a_primary_that_dies_while_its_kubelet_hangs_is_replaced_when_its_lease_has_run_out() {
+    let pods = Pods::apply(3);
+    let primary = pods.settle(3);
+    let load = pods.load(&primary);
+    let container = pods.container(&primary);
+    let kubelet = Frozen::kubelet();
+    docker_ok(&["kill", "--signal", "KILL", &container]);
+    pods.wait("another primary", |now| {
+        let others = now.iter().filter(|p| p.uid != primary.uid);
+        others.clone().any(|p| sql(p, "select pg_is_in_recovery()") == "f").then_some(())
+    });
+    let from = load.writes().len();
+    pods.wait("writes again", |_| (load.writes().len() > from + 10).then_some(()));
+    drop(kubelet);
+    let after = pods.settle(3);
+    assert_ne!(after.uid, primary.uid);
+    let (lost, gap) = pods.finish(load, &after);
+    assert!(lost.len() <= 50, "{lost:?}");
+    assert!(gap < Duration::from_secs(15), "{gap:?}");
+}
+
+/// A process that does not run until this is dropped.
+struct Frozen(String);
+
+impl Frozen {
+    fn kubelet() -> Self {
+        let state = api::up(true).kubeconfig.parent().expect("a directory").to_path_buf();
+        let pid = std::fs::read_to_string(state.join("pid/kubelet")).expect("a kubelet of tests/cluster");
+        let frozen = Self(pid.split_whitespace().next().expect("a process id").to_string());
+        frozen.signal("STOP");
+        frozen
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "not PID 1")]
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.0]).status();
+        assert!(sent.expect("kill can be executed").success(), "kill -{signal} {}", self.0);
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal("CONT");
+    }
+}
+
+#[test]
 fn a_rolling_restart_loses_no_confirmed_row() {
     let pods = Pods::apply(3);
     let primary = pods.settle(3);
