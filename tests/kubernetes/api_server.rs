@@ -26,7 +26,7 @@ fn an_idle_cluster_of_three_asks_little() {
         (asked <= 2).then_some(())
     });
     let (from, begun) = (proxy.requests().len(), Instant::now());
-    while begun.elapsed() < Duration::from_secs(60) {
+    while begun.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(500));
     }
     let requests = proxy.requests();
@@ -34,10 +34,10 @@ fn an_idle_cluster_of_three_asks_little() {
     for request in &requests[from..] {
         *kinds.entry(request.as_str()).or_default() += 1;
     }
-    let count = requests.len() - from;
-    eprintln!("{count} requests in a minute");
+    let count = 2 * (requests.len() - from);
+    eprintln!("{count} requests a minute");
     // Fewer than the renewals cannot be: then they would not have been counted.
-    assert!((20..=BUDGET).contains(&count), "{count} requests in a minute: {kinds:#?}");
+    assert!((20..=BUDGET).contains(&count), "{count} requests a minute, in half of one: {kinds:#?}");
 }
 
 #[test]
