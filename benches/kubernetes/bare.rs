@@ -8,6 +8,7 @@ use crate::{
     common::wait_for,
     harness::{Container, docker_ok, image, unique},
     load::{Load, config},
+    managed::commits,
     manager::PARAMETERS,
     network::Subnet,
     rows::{Figures, PAUSE, Row},
@@ -53,6 +54,9 @@ pub fn measure(figures: &mut Figures) {
     }
     if figures.wanted(&[Row::Crash, Row::Restart]) {
         network.returns(figures);
+    }
+    if figures.wanted(&[Row::Commit]) {
+        network.commits(figures);
     }
 }
 
@@ -120,6 +124,27 @@ impl Network<'_> {
             figures.add_seconds(Row::Switchover, load.gap(begun));
             (from, to) = (to, from);
         }
+    }
+
+    fn commits(&self, figures: &mut Figures) {
+        let (first, address) = self.container("initialise 5432; serve 5432");
+        docker_ok(&["start", &first.name]);
+        first_write(address);
+        let connect = || config(address, 5432).connect(NoTls).unwrap();
+        let mut client = connect();
+        let _standbys = ["s1", "s2"].map(|name| {
+            let script =
+                format!("clone 5432 {address} 5432; echo cluster_name={name} >>5432/postgresql.auto.conf; serve 5432");
+            let (standby, place) = self.container(&script);
+            docker_ok(&["start", &standby.name]);
+            wait_for_standby(&mut client, place);
+            standby
+        });
+        client.batch_execute("alter system set synchronous_standby_names = 'ANY 1 (s1, s2)'").unwrap();
+        client.batch_execute("select pg_reload_conf()").unwrap();
+        let sql = "select from pg_stat_replication where sync_state = 'quorum'";
+        wait_for("two standbys that confirm", PAUSE, || (client.query(sql, &[]).ok()?.len() == 2).then_some(()));
+        commits(figures, connect);
     }
 
     fn returns(&self, figures: &mut Figures) {

@@ -5,8 +5,8 @@
 //! Patroni. All of them run the same PostgreSQL on the same engine at the API server of `tests/cluster/up`; figures are
 //! times from the moment before docker was told to start a container, or between two accepted writes of clients that
 //! write to each member every 10 ms over connections of their own. `PODGRES_BENCH_RUNS` (default 5) is how often each is
-//! measured. Words after `--` name columns (`bare`, `patroni`, `patroni-fast`, `podgres`) and rows (`switchover`, `term`,
-//! `crash`, `restart`, `gone`, `first`, `next`, `idle`, `twenty`); none: all but `twenty`.
+//! measured. Words after `--` name columns (`bare`, `patroni`, `patroni-fast`, `podgres`, `podgres-sync`) and rows
+//! (`switchover`, `term`, `crash`, `restart`, `gone`, `first`, `next`, `commit`, `idle`, `twenty`); none: all but `twenty`.
 
 #![allow(
     dead_code,
@@ -42,11 +42,12 @@ use manager::{Manager, Times};
 use rows::Figures;
 
 /// Without a name: nothing but PostgreSQL's own programs.
-const COLUMNS: [(&str, &str, Option<Manager>); 4] = [
+const COLUMNS: [(&str, &str, Option<Manager>); 5] = [
     ("bare", "by hand", None),
     ("patroni", "Patroni 30/10/10", Some(Manager::Patroni(Times { ttl: 30, loop_wait: 10, retry_timeout: 10 }))),
     ("patroni-fast", "Patroni 20/1/3", Some(Manager::Patroni(Times { ttl: 20, loop_wait: 1, retry_timeout: 3 }))),
-    ("podgres", "podgres", Some(Manager::Podgres)),
+    ("podgres", "podgres", Some(Manager::Podgres { sync: 0 })),
+    ("podgres-sync", "podgres, sync 1", Some(Manager::Podgres { sync: 1 })),
 ];
 
 fn main() {
@@ -60,7 +61,9 @@ fn main() {
     assert!(unknown.is_none(), "neither a column nor a row: {unknown:?}");
     let mut rows: Vec<_> = words.iter().filter(|w| !is_column(w)).cloned().collect();
     if rows.is_empty() {
-        rows = ["switchover", "term", "crash", "restart", "gone", "first", "next", "idle"].map(String::from).to_vec();
+        rows = ["switchover", "term", "crash", "restart", "gone", "first", "next", "commit", "idle"]
+            .map(String::from)
+            .to_vec();
     }
     let all = !words.iter().any(is_column);
     let runs = std::env::var("PODGRES_BENCH_RUNS").ok().and_then(|r| r.parse().ok()).unwrap_or(5);

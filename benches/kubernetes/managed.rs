@@ -21,11 +21,38 @@ pub fn measure(manager: Manager, figures: &mut Figures) {
     for _ in 0..figures.runs_of(&[Row::First, Row::Next]) {
         starts(manager, figures);
     }
-    if figures.wanted(&[Row::Switchover, Row::Term, Row::Crash, Row::Restart, Row::Gone, Row::Memory]) {
+    if figures.wanted(&[Row::Switchover, Row::Term, Row::Crash, Row::Restart, Row::Gone, Row::Memory])
+        || is_synchronous(manager) && figures.wanted(&[Row::Commit])
+    {
         three(manager, figures);
     }
     if figures.wanted(&[Row::Twenty]) {
         idle::twenty(manager, figures);
+    }
+}
+
+fn is_synchronous(manager: Manager) -> bool {
+    matches!(manager, Manager::Podgres { sync: 1.. })
+}
+
+/// So many make one figure, which is their median.
+const COMMITS: usize = 2000;
+
+/// How long commits take over one connection.
+pub fn commits(figures: &mut Figures, connect: impl Fn() -> postgres::Client) {
+    for _ in 0..figures.runs_of(&[Row::Commit]) {
+        let mut client = connect();
+        client.batch_execute("create table if not exists commits (n int)").unwrap();
+        let insert = client.prepare("insert into commits values (1)").unwrap();
+        let mut times: Vec<f64> = (0..COMMITS)
+            .map(|_| {
+                let begun = Instant::now();
+                client.execute(&insert, &[]).unwrap();
+                begun.elapsed().as_secs_f64() * 1000.0
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        figures.add_seconds(Row::Commit, times[COMMITS / 2]);
     }
 }
 
@@ -57,6 +84,9 @@ fn three(manager: Manager, figures: &mut Figures) {
     world.settle(&members);
     if figures.wanted(&[Row::Memory]) {
         idle::three(&world, &members, figures);
+    }
+    if is_synchronous(manager) {
+        commits(figures, || members[world.settle(&members)].connect().unwrap());
     }
     let events: [(Row, Event); 5] = [
         (Row::Switchover, switchover),

@@ -25,7 +25,10 @@ pub const PARAMETERS: [(&str, &str); 3] =
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Manager {
     Patroni(Times),
-    Podgres,
+    Podgres {
+        /// The setting `sync`.
+        sync: u32,
+    },
 }
 
 /// Patroni's, in seconds.
@@ -40,7 +43,7 @@ impl Manager {
     pub fn image(self) -> String {
         match self {
             Self::Patroni(_) => patroni_image().to_string(),
-            Self::Podgres => image(15),
+            Self::Podgres { .. } => image(15),
         }
     }
 
@@ -48,7 +51,7 @@ impl Manager {
     pub fn turn(self) -> Duration {
         match self {
             Self::Patroni(times) => Duration::from_secs(times.loop_wait.into()),
-            Self::Podgres => Duration::from_secs(2),
+            Self::Podgres { .. } => Duration::from_secs(2),
         }
     }
 
@@ -61,7 +64,7 @@ impl Manager {
                  "verbs": ["create", "get", "list", "patch", "update", "watch", "delete", "deletecollection"]},
                 {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "update", "watch"]}
             ]),
-            Self::Podgres => json!([
+            Self::Podgres { .. } => json!([
                 {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
                  "verbs": ["get", "list", "watch", "create", "patch"]},
                 {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
@@ -74,9 +77,12 @@ impl Manager {
     pub fn arguments(self) -> (Vec<String>, Vec<String>) {
         match self {
             Self::Patroni(_) => (vec!["--init".into()], vec!["/etc/patroni/patroni.yml".into()]),
-            Self::Podgres => {
-                let environment =
-                    [format!("POSTGRES_PASSWORD={PASSWORD}"), "POSTGRES_HOST_AUTH_METHOD=trust".to_string()];
+            Self::Podgres { sync } => {
+                let environment = [
+                    format!("POSTGRES_PASSWORD={PASSWORD}"),
+                    "POSTGRES_HOST_AUTH_METHOD=trust".to_string(),
+                    format!("PODGRES_SYNC={sync}"),
+                ];
                 let settings = PARAMETERS.iter().flat_map(|(name, value)| ["-c".into(), format!("{name}={value}")]);
                 (
                     environment.into_iter().flat_map(|e| ["-e".to_string(), e]).collect(),
@@ -106,7 +112,7 @@ impl Manager {
                 code == 200 && cluster["members"].as_array().is_some_and(|m| m.len() == members && m.iter().all(state))
             }
             // All may take over, by the Lease.
-            Self::Podgres => {
+            Self::Podgres { .. } => {
                 let path = format!("{COORDINATION}/namespaces/{}/leases/{NAME}", world.namespace);
                 let lease = world.api.get(&path).unwrap_or_default();
                 let record = lease["metadata"]["annotations"]["podgres.io/record"].as_str().unwrap_or_default();
@@ -125,7 +131,7 @@ impl Manager {
                 let body = json!({"leader": from.name, "candidate": to.name}).to_string();
                 http(from.address, "POST", "/switchover", &body).0 == 200
             }
-            Self::Podgres => {
+            Self::Podgres { .. } => {
                 let annotation = json!({"metadata": {"annotations": {"podgres.io/promote": "1"}}});
                 world.api.try_patch(&world.pod_path(&to.name), &annotation).is_ok()
             }

@@ -21,10 +21,11 @@ pub enum Row {
     Cpu,
     Requests,
     Twenty,
+    Commit,
 }
 
 impl Row {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Switchover,
         Self::Term,
         Self::Crash,
@@ -37,6 +38,7 @@ impl Row {
         Self::Cpu,
         Self::Requests,
         Self::Twenty,
+        Self::Commit,
     ];
 
     /// The word that asks for it; what it is, with its unit.
@@ -54,6 +56,7 @@ impl Row {
             Self::Cpu => ("idle", "its CPU, % of a core"),
             Self::Requests => ("idle", "API requests of an idle cluster of three, a minute"),
             Self::Twenty => ("twenty", "API requests of an idle cluster of twenty, a minute"),
+            Self::Commit => ("commit", "three members, each commit on one standby too: a commit of one client, ms"),
         }
     }
 }

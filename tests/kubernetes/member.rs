@@ -55,9 +55,13 @@ impl<'c> Member<'c> {
 
     /// With a new volume and a setting (`PODGRES_…=…`) that it alone has.
     pub fn with(cluster: &'c Cluster, n: usize, setting: &str) -> Self {
+        Self::with_options(cluster, n, Volume::new(), vec!["-e".to_string(), setting.to_string()])
+    }
+
+    /// With docker's options that it alone has.
+    pub fn with_options(cluster: &'c Cluster, n: usize, volume: Volume, options: Vec<String>) -> Self {
         let (host, port, _) = &cluster.server;
-        let options = vec!["-e".to_string(), setting.to_string()];
-        Self::run(cluster, n, Volume::new(), (host.clone(), port.clone()), options)
+        Self::run(cluster, n, volume, (host.clone(), port.clone()), options)
     }
 
     /// That is told that the API server is there.
