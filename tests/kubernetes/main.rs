@@ -27,6 +27,7 @@ mod proxy;
 
 mod api_server;
 mod bootstrap;
+mod busy;
 mod commands;
 mod failover;
 mod fencing;
