@@ -16,6 +16,9 @@ use super::{
 const MOST_FAILED_STARTS: u32 = 3;
 /// Whoever could not lead leaves it to the others for so many durations.
 const STAND_BACK: u32 = 3;
+/// So long may a shutdown take that may never get its last checkpoint written, because the volume is full: PostgreSQL tries
+/// it again and again.
+const FULL_SHUTDOWN: Duration = Duration::from_secs(5);
 
 impl Turn<'_> {
     pub(super) fn lead(&mut self) {
@@ -167,7 +170,7 @@ impl Turn<'_> {
             self.actions.push(Action::ClearSwitchover);
         }
         let Some(office) = self.office_mut() else { return };
-        office.leaving = Some(Leaving { to, why, stopped: None, caught_up: None });
+        office.leaving = Some(Leaving { to, why, stopped: None, caught_up: None, killed: false });
         if handing_over {
             self.actions.push(Action::Checkpoint);
         } else {
@@ -210,6 +213,7 @@ impl Turn<'_> {
         let Some(leaving) = self.office().and_then(|o| o.leaving.clone()) else { return };
         self.because(Reason::Leaves(leaving.why.to_string()));
         let waits = leaving.stopped.is_none() || (leaving.to.is_some() && leaving.caught_up.is_none());
+        self.kill_if_full(&leaving);
         if waits || self.m.local.server != Server::Down || self.m.local.busy {
             return;
         }
@@ -226,6 +230,18 @@ impl Turn<'_> {
             ..lease.clone()
         };
         self.write(Writing::Free, Some(lease.version), freed);
+    }
+
+    fn kill_if_full(&mut self, leaving: &Leaving) {
+        let Some(by) = leaving.stopped.map(|at| at + FULL_SHUTDOWN) else { return };
+        if leaving.why != Why::Full || leaving.killed || self.m.local.server == Server::Down {
+            return;
+        }
+        if self.now < by {
+            return self.wake_at(by);
+        }
+        self.office_mut().and_then(|o| o.leaving.as_mut()).into_iter().for_each(|l| l.killed = true);
+        self.actions.push(Action::Aim(Aim { goal: Goal::Down, kill: true }));
     }
 
     pub(super) fn freed(&mut self) {

@@ -98,6 +98,8 @@ pub struct Leaving {
     pub stopped: Option<Mono>,
     /// Whether the target has everything, once that is known.
     pub caught_up: Option<bool>,
+    /// Whether the shutdown took too long and the server was killed.
+    pub killed: bool,
 }
 
 /// Why an office is left.

@@ -17,7 +17,7 @@ fn a_primary_at_full_load_keeps_its_office() {
     // Many times more clients than this machine has processors, and checkpoints all the time.
     members[p].query("alter system set max_wal_size = '64MB'");
     members[p].query("select pg_reload_conf()");
-    println!("{}", pgbench(&format!("--client=40 --jobs=4 --no-vacuum --time={seconds}")));
+    eprintln!("{}", pgbench(&format!("--client=40 --jobs=4 --no-vacuum --time={seconds}")));
     assert_eq!(cluster.term(), term, "{}", cluster.report());
     assert!(members[p].is_writable());
 }

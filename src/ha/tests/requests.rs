@@ -152,3 +152,26 @@ fn nobody_stops_for_a_target_that_does_not_answer() {
     assert!(a.give(Input::TargetSilent("no route".into())).contains(&Action::Checkpoint), "the next best is asked");
     assert_eq!(aims(&a.give(Input::TargetSilent("no route".into()))), [Goal::Down]);
 }
+
+#[test]
+fn a_full_volume_hinders_a_shutdown_only_for_a_moment() {
+    let mut a = Member::leader("a");
+    a.streams(&["b"]);
+    a.granted();
+    let now = a.now;
+    a.local(|l| l.full_since = Some(now));
+    a.after(S(10));
+    a.granted();
+    let actions = a.give(Input::Checkpointed);
+    assert!(aims(&actions) == [Goal::Down] && !kills(&actions), "{actions:?}");
+    assert!(!kills(&a.after(S(4))));
+    a.granted();
+    assert!(kills(&a.after(S(1))), "{:?}", a.done);
+    a.granted();
+    assert!(!kills(&a.after(S(1))), "once is enough");
+    a.granted();
+    a.give(Input::CaughtUp(Err("PostgreSQL ended before".into())));
+    a.local(|l| l.server = Server::Down);
+    let freed = a.take_written().unwrap();
+    assert!(freed.holder.is_empty() && freed.free.unwrap().to.is_none());
+}
