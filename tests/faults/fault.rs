@@ -161,13 +161,12 @@ pub fn heal(members: &mut [Member<'_>], proxy: &mut Proxy, clocks: &Clocks) {
     proxy.rules("");
     for member in members {
         clocks.step(member.n, 0);
-        match member.container.inspect("{{.State.Status}}").as_str() {
-            "paused" => member.container.unpause(),
-            "running" => {
-                member.signal_manager("CONT");
-                member.heal();
-            }
-            _ => {}
+        if member.container.inspect("{{.State.Status}}") == "paused" {
+            docker(&["unpause", &member.container.name]);
+        }
+        if member.container.is_running() {
+            docker(&["kill", "--signal", "CONT", &member.container.name]);
+            member.heal();
         }
         let thaw = format!("kill -CONT $(head -n 1 {}/postmaster.pid)", crate::member::DATA);
         member.container.exec(&["timeout", "5", "bash", "-c", &thaw]);

@@ -326,13 +326,12 @@ fn a_cluster_that_loses_its_power_comes_back_with_everything() {
 /// Brings back whoever is not there.
 fn revive(members: &mut [Member<'_>]) {
     for member in members {
-        match member.container.inspect("{{.State.Status}}").as_str() {
-            "paused" => member.container.unpause(),
-            "running" => member.heal(),
-            _ => {}
+        if member.container.inspect("{{.State.Status}}") == "paused" {
+            member.container.unpause();
         }
-        if !member.container.is_running() {
-            member.restart_in_place();
+        match member.container.is_running() {
+            true => member.heal(),
+            false => member.restart_in_place(),
         }
     }
 }
