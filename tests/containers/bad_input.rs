@@ -103,7 +103,7 @@ fn a_volume_with_nothing_but_lost_and_found_is_empty() {
     let volume = Volume::new();
     volume.shell("chown 999:999 /volume; mkdir -m 700 /volume/lost+found; touch /volume/.hidden");
     let mount = volume.at(DATA);
-    for major in MAJORS {
+    for major in majors() {
         let pgdata = format!("PGDATA={DATA}");
         let container = Container::postgres(major, &["-v", &mount, "-e", &pgdata], &[]).ready();
         assert_eq!(container.sql("show data_directory"), DATA);
@@ -115,7 +115,7 @@ fn a_volume_with_nothing_but_lost_and_found_is_empty() {
 
 #[test]
 fn a_base_backup_is_recovered_with_a_warning() {
-    for major in MAJORS {
+    for major in majors() {
         let volume = Volume::new();
         volume.shell("chown 999:999 /volume");
         let mount = volume.at("/backup");

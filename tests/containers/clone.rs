@@ -136,7 +136,7 @@ fn a_clone_that_is_killed_at_any_step_is_redone() {
 
 #[test]
 fn a_copy_that_is_killed_before_it_was_verified_is_made_again() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volumes::new(), Volumes::new());
         let a = primary(&cluster, &va);
         let programs = programs_with(major, "pg_verifybackup", &format!("{}exec $real \"$@\"", held("verify")));

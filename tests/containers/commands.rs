@@ -54,7 +54,7 @@ fn asking_postgres_for_its_version_or_help_needs_neither_password_nor_data() {
 
 #[test]
 fn a_first_argument_with_a_dash_is_postgres_own() {
-    for major in MAJORS {
+    for major in majors() {
         let container = Container::postgres(major, &[], &["-c", "work_mem=7MB", "--maintenance_work_mem=9MB"]).ready();
         assert_eq!(container.sql("show work_mem"), "7MB");
         assert_eq!(container.sql("show maintenance_work_mem"), "9MB");

@@ -112,7 +112,7 @@ fn the_layers_win_in_their_order() {
 
 #[test]
 fn the_users_rules_are_used_and_do_not_lock_a_standby_out() {
-    for major in MAJORS {
+    for major in majors() {
         let config = Files::new(&[
             ("pg_hba.conf", 0o644, "local all all trust\nhost all all all reject\n"),
             ("pg_ident.conf", 0o644, "m1 someone postgres\n"),
@@ -138,7 +138,7 @@ fn a_mistake_at_a_running_server_keeps_the_old_configuration_and_names_the_users
         ("pg_hba.conf", "local all all trust\nhost all all all scram-sha-256\n"),
         ("pg_ident.conf", "# map\nm1 someone postgres\n"),
     ];
-    for major in MAJORS {
+    for major in majors() {
         let config = Files::new(&GOOD.map(|(name, text)| (name, 0o644, text)));
         let a = with(major, &config, &[], &[]).ready();
         for (name, text, line, why) in [
@@ -172,7 +172,7 @@ fn a_mistake_at_a_running_server_keeps_the_old_configuration_and_names_the_users
 fn a_mistake_in_the_data_directorys_own_rules_has_its_line() {
     let scripts = Files::new(&[("1.sql", 0o644, "create table made_by_a_script ()")]);
     let mount = scripts.at("/docker-entrypoint-initdb.d");
-    for major in MAJORS {
+    for major in majors() {
         // Without a password there are no rules of podgres' own, and PostgreSQL reads the file where it is.
         let a = Container::start(major, &["-e", "POSTGRES_HOST_AUTH_METHOD=trust"], &[]).ready();
         a.shell("sed -i '1i nonsense' $PGDATA/pg_hba.conf");
@@ -190,7 +190,7 @@ fn a_mistake_in_the_data_directorys_own_rules_has_its_line() {
 
 #[test]
 fn a_start_with_mistakes_falls_back_to_what_worked_and_says_so() {
-    for major in MAJORS {
+    for major in majors() {
         let config = Files::new(&[("postgresql.conf", 0o644, "work_mem = 4MB\n")]);
         let a = with(major, &config, &[], &[]).ready();
         // What was reloaded and is in force as a whole has worked, too.
@@ -352,7 +352,7 @@ fn what_waits_for_a_restart_is_named_and_applied_by_one() {
 
 #[test]
 fn a_standby_has_at_least_what_its_primary_has() {
-    for major in MAJORS {
+    for major in majors() {
         let more = Files::new(&[(
             "postgresql.conf",
             0o644,

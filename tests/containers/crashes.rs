@@ -8,7 +8,7 @@ fn postmaster(container: &Container) -> String {
 
 #[test]
 fn a_killed_postmaster_is_restarted_in_place_without_losing_anything() {
-    for major in MAJORS {
+    for major in majors() {
         let container = Container::postgres(major, &[], &[]).ready();
         container.sql("create table t as select 42 as x");
         let old = postmaster(&container);

@@ -5,7 +5,7 @@ use crate::harness::*;
 
 #[test]
 fn a_busy_life_is_logged_in_valid_lines_with_postgres_own_fields() {
-    for major in MAJORS {
+    for major in majors() {
         let archive = "archive_command=echo archiving %f >&2; echo to stdout; printf 'no newline'";
         let arguments =
             ["-c", "log_statement=all", "-c", "archive_mode=on", "-c", archive, "-c", "log_min_messages=info"];
@@ -88,7 +88,7 @@ fn log_files_take_no_room_however_much_is_logged() {
 
 #[test]
 fn bytes_that_are_no_text_become_valid_lines() {
-    for major in MAJORS {
+    for major in majors() {
         let container = Container::postgres(major, &[], &[]).ready();
         container.sql("create database bytes encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'");
         let log = r#"do $$ begin raise log '%', E'bytes \xff \xc3( \x01 \x1b[1m \x7f " \\'; end $$"#;

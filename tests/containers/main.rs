@@ -38,7 +38,7 @@ mod smoke {
 
     #[test]
     fn it_starts_answers_and_stops() {
-        for major in MAJORS {
+        for major in majors() {
             let container = Container::postgres(major, &[], &[]).ready();
             assert_eq!(container.sql("select 1"), "1");
             assert_eq!(container.http("/readyz").0, 200);

@@ -57,7 +57,7 @@ fn our_connections(container: &Container) -> String {
 
 #[test]
 fn a_primary_and_its_standby() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let a = cluster.primary(&va);
         a.sql("create table t (t text); insert into t values ('common')");

@@ -6,7 +6,7 @@ use crate::harness::*;
 /// (docker-library/postgres#1349).
 #[test]
 fn orphans_are_reaped_whatever_they_exit_with_and_disturb_nobody() {
-    for major in MAJORS {
+    for major in majors() {
         let container = Container::postgres(major, &[], &[]).ready();
         let started = container.sql("select pg_postmaster_start_time()");
         // Every exit code twice and some signals. They wait at a gate, so that all of them end at once as orphans.

@@ -73,7 +73,7 @@ fn a_flood_of_probes_is_no_flood_of_connections() {
 
 #[test]
 fn a_standby_that_streams_and_one_that_does_not() {
-    for major in MAJORS {
+    for major in majors() {
         let volume = Volume::new();
         volume.shell("chown 999:999 /volume");
         let mount = volume.at("/backup");

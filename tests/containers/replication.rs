@@ -64,7 +64,7 @@ pub fn pair(cluster: &Cluster, volumes: [&Volume; 2]) -> (Container, Container) 
 
 #[test]
 fn a_standby_is_cloned_streams_and_is_promoted_by_a_signal() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         assert_eq!((b.http("/replica").0, b.http("/primary").0, b.http("/readyz?lag=16MB").0), (200, 503, 200));
@@ -93,7 +93,7 @@ fn promote_waits_and_says_how_long_it_took() {
 
 #[test]
 fn a_former_primary_that_was_stopped_comes_back_with_nothing_to_do() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         a.sql("insert into t values ('last')");
@@ -122,7 +122,7 @@ pub fn diverge(a: &Container, b: &Container) {
 
 #[test]
 fn a_former_primary_that_crashed_and_has_diverged_is_rewound() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         diverge(&a, &b);
@@ -170,7 +170,7 @@ fn return_with_rewind(cluster: &Cluster, volume: &Volume, of: &Container, script
 
 #[test]
 fn a_rewind_that_fails_half_way_gives_way_to_a_clone() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         diverge(&a, &b);
@@ -194,7 +194,7 @@ fn a_rewind_that_fails_half_way_gives_way_to_a_clone() {
 
 #[test]
 fn a_manager_that_is_killed_while_it_rewinds_redoes_it() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         diverge(&a, &b);
@@ -350,7 +350,7 @@ fn a_source_that_is_down_or_refuses_is_asked_again_with_a_plain_reason() {
 
 #[test]
 fn a_slot_that_lost_its_wal_leads_to_a_new_clone() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let small = ["-c", "max_slot_wal_keep_size=16MB", "-c", "max_wal_size=32MB", "-c", "min_wal_size=32MB"];
         let a = cluster.member(&va, &[], &small).ready();
@@ -403,7 +403,7 @@ fn a_standby_that_is_ahead_of_the_new_primary_is_rewound() {
 
 #[test]
 fn slots_of_the_primary_are_copied_so_that_a_promotion_loses_none() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb, vc) = (Cluster::new(major), Volume::new(), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         let c = cluster.standby(&vc, &a).ready();
@@ -450,7 +450,7 @@ fn reinit_clones_a_standby_anew_and_is_refused_on_a_primary() {
 
 #[test]
 fn a_manager_that_is_killed_while_it_promotes_goes_on_with_it() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         // With replay paused a promotion takes place all the same; with its startup process frozen it cannot.
@@ -510,7 +510,7 @@ fn a_frozen_source_keeps_no_standby_from_its_reads() {
 
 #[test]
 fn a_standby_of_a_standby_follows_the_timeline_that_a_promotion_begins() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb, vc) = (Cluster::new(major), Volume::new(), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         let c = cluster.standby(&vc, &b).ready();

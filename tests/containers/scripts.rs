@@ -50,7 +50,7 @@ fn every_kind_of_script_runs_in_the_order_of_the_names() {
         ("9-name-not-number.sql", 0o644, "insert into said (what) values ('last');"),
     ]);
     compress(&files);
-    for major in MAJORS {
+    for major in majors() {
         let options = ["-v", &files.at(DIR), "-e", "POSTGRES_USER=ada", "-e", "POSTGRES_DB=shop"];
         let container = Container::postgres(major, &options, &[]).ready();
         let shop = |sql: &str| container.shell(&format!("psql -U ada -d shop -XAtqc \"{sql}\""));
@@ -73,7 +73,7 @@ fn every_kind_of_script_runs_in_the_order_of_the_names() {
 
 #[test]
 fn the_marks_that_others_look_for_are_in_the_log() {
-    for major in MAJORS {
+    for major in majors() {
         let container = Container::postgres(major, &[], &[]).ready();
         let count = |text: &str| container.stdout().lines().filter(|l| l.contains(text)).count();
         let ready = "database system is ready to accept connections";

@@ -36,7 +36,7 @@ fn term_during_initialisation_ends_it_with_0_and_leaves_nothing() {
 
 #[test]
 fn term_right_after_the_start_and_while_starting_is_an_orderly_stop() {
-    for major in MAJORS {
+    for major in majors() {
         let container = Container::postgres(major, &[], &[]).ready();
         container.signal("TERM");
         assert_eq!(container.wait(), 0);
@@ -72,7 +72,7 @@ fn term_and_int_under_load_are_fast_shutdowns() {
 
 #[test]
 fn quit_is_immediate_and_recovered_from() {
-    for major in MAJORS {
+    for major in majors() {
         let container = Container::postgres(major, &[], &[]).ready();
         container.sql("create table t as select 42 as x");
         container.signal("QUIT");
@@ -135,7 +135,7 @@ fn hup_reloads_also_when_it_comes_before_the_server_is_up() {
 
 #[test]
 fn usr1_promotes_a_standby() {
-    for major in MAJORS {
+    for major in majors() {
         let container = Container::postgres(major, &[], &[]).ready();
         container.signal("USR1"); // a primary already
         container.shell("touch $PGDATA/standby.signal");
@@ -173,7 +173,7 @@ fn docker_stop_is_an_orderly_shutdown() {
 /// A server that recovers is interrupted, and so is a command that it waits for.
 #[test]
 fn term_during_recovery_is_an_orderly_stop() {
-    for major in MAJORS {
+    for major in majors() {
         let volume = Volume::new();
         let mount = volume.at("/var/lib/postgresql");
         let arguments = ["-c", "restore_command=echo restoring >&2; exec sleep 1000"];

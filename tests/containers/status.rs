@@ -19,7 +19,7 @@ fn host(container: &Container) -> String {
 
 #[test]
 fn a_pair_is_seen_from_both_sides() {
-    for major in MAJORS {
+    for major in majors() {
         let (cluster, va, vb) = (Cluster::new(major), Volume::new(), Volume::new());
         let (a, b) = pair(&cluster, [&va, &vb]);
         let status = json(&a, "");

@@ -11,7 +11,7 @@ fn opens(container: &Container, user: &str, password: &str, database: &str) -> b
 
 #[test]
 fn user_database_and_password() {
-    for major in MAJORS {
+    for major in majors() {
         let options =
             ["-e", "POSTGRES_USER=ada", "-e", "POSTGRES_DB=Machine \"1\"", "-e", "POSTGRES_PASSWORD=p@ss'w\"ord"];
         let container = Container::start(major, &options, &[]).ready();
@@ -44,7 +44,7 @@ fn arguments_for_initdb_and_a_wal_directory() {
     let wal = Volume::new();
     wal.shell("mkdir /volume/wal; chown 999:999 /volume/wal");
     let mount = wal.at("/wal");
-    for major in MAJORS {
+    for major in majors() {
         let waldir = format!("POSTGRES_INITDB_WALDIR=/wal/wal/{major}");
         let options =
             ["-v", &mount, "-e", &waldir, "-e", "POSTGRES_INITDB_ARGS=--data-checksums --wal-segsize=1 --locale='C'"];
@@ -85,7 +85,7 @@ fn the_password_is_in_no_environment_no_argument_no_log_and_no_file() {
             { cat $p/environ $p/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -q 'batter[y]' && echo $p $(cat $p/comm); }
         done
         grep -rl 'batter[y]' $PGDATA /run/podgres /tmp /dev/shm; true";
-    for major in MAJORS {
+    for major in majors() {
         let options = ["-e", "POSTGRES_PASSWORD=correct-horse-battery", "-e", "PGPASSWORD=correct-horse-battery"];
         let container = Container::start(major, &options, &[]).ready();
         container.sql("select 1");

@@ -22,7 +22,7 @@ fn official(major: u32, dir: &str) -> Volume {
 
 #[test]
 fn volumes_of_the_official_image_start_unchanged() {
-    for major in MAJORS {
+    for major in majors() {
         let layouts = [("", "/var/lib/postgresql/data"), (&format!("/{major}/docker"), "/var/lib/postgresql")];
         for (dir, path) in layouts {
             let volume = official(major, dir);
@@ -51,7 +51,7 @@ fn a_new_volume_survives_its_container_wherever_it_is_mounted() {
 
 #[test]
 fn any_user_with_no_name_no_capability_and_a_read_only_root() {
-    for major in MAJORS {
+    for major in majors() {
         let volume = Volume::new();
         let mount = volume.at("/var/lib/postgresql");
         let hardened = ["--user", "12345:0", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"];

@@ -19,7 +19,7 @@ fn said(member: &Member<'_>, text: &str) -> usize {
 
 #[test]
 fn the_first_member_initialises_alone() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = Cluster::new(major);
         let (members, _) = cluster.members(1);
         let a = &members[0];

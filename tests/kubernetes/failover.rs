@@ -24,7 +24,7 @@ pub const TAIL: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_killed_postmaster_is_started_again_where_it_was() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = Cluster::new(major);
         let (members, p) = cluster.members(2);
         let load = Load::start(&cluster, &members[p]);

@@ -28,7 +28,7 @@ fn handed_over(cluster: &Cluster, load: Load, members: &[Member<'_>], to: usize)
 
 #[test]
 fn a_standby_whose_pod_is_annotated_becomes_the_primary() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = Cluster::new(major);
         let (members, p) = cluster.members(3);
         let to = (p + 1) % 3;

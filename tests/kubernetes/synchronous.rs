@@ -45,7 +45,7 @@ fn settles(cluster: &Cluster, primary: &Member<'_>, votes: u64, members: usize) 
 
 #[test]
 fn standbys_confirm_and_the_record_follows_who_is_there() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = Cluster::with(major, &ONE);
         let (mut members, p) = cluster.members(3);
         settles(&cluster, &members[p], 2, 3);
@@ -104,7 +104,7 @@ fn nobody_is_recorded_before_every_process_of_the_server_waits_for_them() {
 
 #[test]
 fn nothing_is_lost_with_a_primary_whose_container_is_killed() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = Cluster::with(major, &ONE);
         let (mut members, p) = cluster.members(3);
         settles(&cluster, &members[p], 2, 3);
