@@ -6,6 +6,7 @@ mod cluster;
 mod commands;
 mod member;
 mod probes;
+mod serve;
 mod status;
 mod vote;
 
@@ -63,7 +64,7 @@ pub async fn serve_http(listen: Listen, api: Api) -> Result<(), Error> {
     };
     // Nothing else that changes anything is here, and this takes a proof of membership.
     let router = read_only(api.clone()).merge(Router::new().route("/vote", post(vote::vote)).with_state(api));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::task::spawn_local(serve::serve(listener, router));
     Ok(())
 }
 

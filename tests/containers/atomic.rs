@@ -78,8 +78,7 @@ grep -q 'init process complete' $log
 
 /// At each step in one of the layouts, `nth` of three; at each step in each of them where `PODGRES_TESTS` is `full`.
 fn survives_a_kill_at_every_step(nth: usize, major: u32, options: &[&str], stage: &str) {
-    let full = std::env::var("PODGRES_TESTS").is_ok_and(|v| v == "full");
-    let (first, stride) = if full { (0, 1) } else { (nth, 3) };
+    let (first, stride) = if is_full() { (0, 1) } else { (nth, 3) };
     let scripts = Files::new(&[
         ("1.sql", 0o644, "create table once as select 1 as x;"),
         ("2.sh", 0o755, "#!/bin/sh\necho '# once' >>\"$PGDATA/pg_hba.conf\"\n"),

@@ -14,12 +14,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// them, by the test's name, so that every file has tests with both.
 pub fn majors() -> Vec<u32> {
     let all = [15, 17];
-    if std::env::var("PODGRES_TESTS").is_ok_and(|v| v == "full") {
+    if is_full() {
         return all.to_vec();
     }
     let thread = std::thread::current();
     let sum: usize = thread.name().unwrap_or_default().bytes().map(usize::from).sum();
     vec![all[sum % all.len()]]
+}
+
+/// Whether all is asked for: `PODGRES_TESTS` is `full`.
+pub fn is_full() -> bool {
+    std::env::var("PODGRES_TESTS").is_ok_and(|v| v == "full")
 }
 
 /// The image of a major version, as `tests/run` names it.

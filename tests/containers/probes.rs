@@ -1,5 +1,11 @@
 //! Probes over HTTP, `podgres status` and the control socket.
 
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
 use crate::harness::*;
 
 fn codes(container: &Container, paths: &[&str]) -> Vec<u16> {
@@ -69,6 +75,65 @@ fn a_flood_of_probes_is_no_flood_of_connections() {
     );
     let connections = container.stdout().matches("connection received").count() - before;
     assert!(connections < 250, "{connections} connections for 500 probes");
+}
+
+/// What no client of good will sends.
+const NONSENSE: [&[u8]; 8] = [
+    b"\x00\xff\x00\xff\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET  /livez  HTTP/9.9\r\n\r\n",
+    b"GET /%00%ff%2e%2e HTTP/1.1\r\nhost: \r\n\r\n",
+    b"POST /vote HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999\r\n\r\n",
+    b"POST /vote HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"DELETE /status HTTP/1.1\r\nhost: x\r\n : \r\n\r\n",
+];
+
+#[test]
+fn nonsense_and_slow_clients_neither_stop_a_probe_nor_stay_in_memory() {
+    let container = Container::postgres(17, &[], &[]).ready();
+    let address = format!("{}:8008", container.inspect("{{.NetworkSettings.IPAddress}}"));
+    let memory = || {
+        let status = container.exec(&["cat", "/proc/1/status"]);
+        let line = stdout(&status).lines().find(|l| l.starts_with("VmRSS:")).expect("VmRSS").to_string();
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("kB")
+    };
+    let connect = || {
+        let stream = TcpStream::connect(&address).expect("the port is open");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a deadline");
+        stream
+    };
+    let probe = || {
+        let begun = Instant::now();
+        let mut stream = connect();
+        stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+        begun.elapsed()
+    };
+    let nonsense = |times: usize| {
+        for n in 0..times {
+            let mut stream = connect();
+            // It may be closed before all of it was sent.
+            let _ = stream.write_all(NONSENSE[n % NONSENSE.len()]);
+        }
+    };
+    nonsense(500);
+    let before = memory();
+    nonsense(if is_full() { 10_000 } else { 1500 });
+    let slow: Vec<_> = (0..500)
+        .map(|_| {
+            let mut stream = connect();
+            stream.write_all(b"GET /status HTTP/1.1\r\nx").expect("the beginning of a request");
+            stream
+        })
+        .collect();
+    let slowest = (0..20).map(|_| probe()).max().expect("some");
+    assert!(slowest < Duration::from_secs(2), "a probe took {slowest:?} beside slow clients");
+    drop(slow);
+    wait_or(|| format!("{} kB before, {} kB now", before, memory()), || (memory() < before + 2048).then_some(()));
+    assert_eq!(container.inspect("{{.State.Running}} {{.RestartCount}}"), "true 0");
 }
 
 #[test]
