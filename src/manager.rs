@@ -30,7 +30,7 @@ use crate::{
     secrets,
     settings::{Error as SettingsError, Settings},
 };
-pub use cluster::{Cluster, ClusterEvent, VoteAsked};
+pub use cluster::{Cluster, ClusterEvent, MemberAsked};
 use standby::{Link, Peers, Tasks};
 
 /// What reaches the loop from outside the decision.
@@ -58,7 +58,9 @@ pub enum Event {
     /// Something about the cluster.
     Cluster(Box<ClusterEvent>),
     /// Another member asks for a vote.
-    Vote(VoteAsked),
+    Vote(MemberAsked),
+    /// A leader that does not reach the API asks this member to wait.
+    Failsafe(MemberAsked),
 }
 
 /// Where the outcome of a reload goes, in words.
@@ -200,6 +202,7 @@ impl Manager {
             Event::Input(Input::Signal(crate::pid1::Signal::Usr1)) if self.cluster.is_some() => self.ask_for_office(),
             Event::Cluster(event) => self.cluster_event(*event),
             Event::Vote(asked) => self.vote_asked(asked),
+            Event::Failsafe(asked) => self.failsafe_asked(asked),
             Event::Input(input) => {
                 if matches!((&input, &self.memory.phase), (Input::Ready(_), Phase::Starting)) {
                     self.config.ready();

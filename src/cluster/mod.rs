@@ -1,8 +1,10 @@
 //! Where the cluster's state comes from and goes to.
 
+pub mod consent;
 pub mod identity;
 pub mod kubernetes;
 pub mod notes;
 pub mod peer;
 pub mod proof;
+pub mod proven;
 pub mod vote;

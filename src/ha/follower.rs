@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Data, Goal, Known, Mono, Office, Reason, Server, Turn, Writing,
     election::{self, StandBack},
+    failsafe::Failsafe,
     lease::Lease,
     member::Pod,
     memory::In,
@@ -241,6 +242,15 @@ impl Turn<'_> {
 
     /// Stands, if it may; whether it does.
     fn stand(&mut self, over: Option<String>, lease: &Lease, ended: Ended, since: Mono) -> bool {
+        if let Some(bound) = self.m.bound_at(self.now, over.is_some().then_some(lease)) {
+            let why = format!(
+                "the leader of term {} leads without the API, by this member's consent among others",
+                bound.term
+            );
+            self.because(Reason::NoLeader(why));
+            self.wake_at(bound.until);
+            return false;
+        }
         if self.is_forced() {
             return self.take_by_force(over, lease);
         }
@@ -391,6 +401,9 @@ impl Turn<'_> {
             term: lease.term,
             since: self.now,
             sent,
+            fires,
+            written: Vec::new(),
+            failsafe: Failsafe::default(),
             direct,
             standbys: Vec::new(),
             looked: Mono::ZERO,

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     Mono,
+    failsafe::Bound,
     lease::{Began, Lease},
     member::{Account, Pod},
     quorum::Names,
-    record::Record,
+    record::{Copy, Record},
     votes::Vote,
 };
 
@@ -100,6 +101,8 @@ pub enum Refusal {
     Conflict,
     /// The Lease is gone.
     Missing,
+    /// The API does not let this member: 401 or 403.
+    Denied(String),
     /// Nobody knows whether it was.
     Other(String),
 }
@@ -148,6 +151,17 @@ pub enum Input {
     Proven(u64),
     /// [`Action::Confirm`] ended.
     Confirmed(Names),
+    /// [`Action::AskConsent`] ended.
+    Answered {
+        /// When the first of them was about to be asked.
+        sent: Mono,
+        /// Who has promised to wait.
+        consents: Vec<Copy>,
+        /// Who has not, by pod, and why.
+        refusals: Vec<(String, String)>,
+    },
+    /// This member has promised a leader to wait.
+    Bound(Bound),
     /// A person wants this member to lead, with what it has, when nobody is in office.
     Force,
     /// The fence fired: no process of a server is left, or will be in a moment.
@@ -257,6 +271,13 @@ pub enum Action {
     Freeze(u64),
     /// Ask these members, by pod, to freeze for a term.
     AskVotes {
+        /// The term.
+        term: u64,
+        /// Whom.
+        of: Vec<String>,
+    },
+    /// Ask these members, by pod, to let the leader of this term stay without the API.
+    AskConsent {
         /// The term.
         term: u64,
         /// Whom.

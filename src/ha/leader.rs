@@ -36,6 +36,7 @@ impl Turn<'_> {
             self.attend_quorum();
         }
         self.renew();
+        self.stay();
     }
 
     pub(super) fn office(&self) -> Option<&In> {
@@ -91,6 +92,7 @@ impl Turn<'_> {
         if let Some(term) = self.office().map(|o| o.term) {
             let why = self.m.trouble.clone().map(|t| format!(": {t}")).unwrap_or_default();
             let limit = (self.config.duration - self.config.margin).as_secs();
+            let why = why + &self.refusals();
             self.warn(
                 "Fenced",
                 format!("the Lease of term {term} was not renewed for {limit} s and all was killed{why}"),
@@ -345,10 +347,11 @@ impl Turn<'_> {
         if self.m.local.held < recorded && self.office().is_some_and(|o| o.term == recorded) {
             self.actions.push(Action::NoteOffice(recorded));
         }
-        let Some(office) = self.office_mut() else { return };
-        office.sent = sent;
-        // Whoever paused the cluster wants a primary that outlives the API's absence.
         let fires = sent + self.config.duration - self.config.margin;
+        let Some(office) = self.office_mut() else { return };
+        (office.sent, office.fires) = (sent, fires);
+        self.end_failsafe();
+        // Whoever paused the cluster wants a primary that outlives the API's absence.
         if unfenced {
             self.m.armed = false;
             self.actions.push(Action::Disarm);

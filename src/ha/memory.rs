@@ -7,11 +7,12 @@ use std::{
 
 use super::{
     Goal, Mono,
+    failsafe::{Bound, Failsafe},
     input::{Local, Standby},
     lease::Lease,
     member::{Account, Pod, Status},
     quorum::{Quorum, Stage},
-    record::Copy,
+    record::{Copy, Record},
     votes::Candidacy,
 };
 
@@ -58,6 +59,12 @@ pub struct In {
     pub since: Mono,
     /// When the last renewal that succeeded was sent.
     pub sent: Mono,
+    /// When all is killed, unless that is moved.
+    pub fires: Mono,
+    /// The records of renewals since then: nobody knows whether they arrived, or will.
+    pub written: Vec<Record>,
+    /// By whose consent it leads while the API does not answer.
+    pub failsafe: Failsafe,
     /// Whether the own data are the last leader's.
     pub direct: bool,
     /// Who streams.
@@ -199,6 +206,12 @@ pub struct Memory {
     pub commanded: Option<Commanded>,
     /// Since when a person wants this member to lead with what it has.
     pub forced: Option<Mono>,
+    /// What this member has promised to a leader that does not reach the API.
+    pub bound: Option<Bound>,
+    /// The UID of the leader's pod, and since when it is not ready.
+    pub(super) unready: Option<(String, Mono)>,
+    /// Whether the API refused the last write because of who asked: that is no outage.
+    pub(super) denied: bool,
     /// Who has voted for this member.
     pub candidacy: Option<Candidacy>,
     pub(super) writing: Option<Writing>,
@@ -318,6 +331,8 @@ pub enum Reason {
     Takes(String),
     /// In office.
     Leads(u64),
+    /// The same, by the consent of the others while the API does not answer.
+    Stays(u64),
     /// The office is being left.
     Leaves(String),
     /// `podgres.io/fenced`.
@@ -359,6 +374,9 @@ impl fmt::Display for Reason {
             }
             Self::Takes(why) => write!(f, "takes over: {why}"),
             Self::Leads(term) => write!(f, "this member leads, in term {term}"),
+            Self::Stays(term) => {
+                write!(f, "this member leads without the API, in term {term}, as the others have promised")
+            }
             Self::Leaves(why) => write!(f, "gives up the lead: {why}"),
             Self::Fenced => write!(f, "fenced: podgres.io/fenced says that PostgreSQL stays down"),
             Self::Foreign { ours, theirs } => write!(

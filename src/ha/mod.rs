@@ -7,6 +7,7 @@
 //! The rules and the reasons for them are in the README beside this file.
 
 pub mod election;
+pub mod failsafe;
 mod follower;
 mod input;
 mod leader;
@@ -57,6 +58,8 @@ pub struct Config {
     pub start_timeout: Duration,
     /// `sync` and `sync-strict`.
     pub sync: Sync,
+    /// `failsafe`.
+    pub failsafe: bool,
 }
 
 /// The decision.
@@ -93,6 +96,7 @@ impl Turn<'_> {
             Input::Pods(pods) => {
                 self.m.pods = Some(pods);
                 self.m.patched.clear();
+                self.look_at_leader();
             }
             Input::Reachable(reachable) => {
                 self.m.silent_since = if reachable { None } else { self.m.silent_since.or(Some(self.now)) };
@@ -109,6 +113,8 @@ impl Turn<'_> {
             Input::CaughtUp(result) => self.caught_up(result),
             Input::Voted(vote) => self.voted(vote),
             Input::Refused { pod, why } => self.refused(pod, why),
+            Input::Answered { sent, consents, refusals } => self.answered(sent, &consents, refusals),
+            Input::Bound(bound) => self.bind(bound),
             Input::Proven(lsn) => self.proven(lsn),
             Input::Confirmed(names) => self.confirmed(&names),
             Input::Force => self.m.forced = Some(self.now),
@@ -199,13 +205,11 @@ impl Turn<'_> {
             Ok(lease) => self.saw(Some(lease)),
             Err(Refusal::Conflict | Refusal::Missing) => self.read(),
             // It may have been carried out or not: only what the Lease says then tells.
-            Err(Refusal::Other(why)) => {
-                self.m.trouble = Some(why);
-                self.m.retry_at = self.now + RETRY;
-                self.read();
-            }
+            Err(Refusal::Other(why)) => self.unanswered(why, false),
+            Err(Refusal::Denied(why)) => self.unanswered(why, true),
         }
         if ours {
+            self.m.denied = false;
             self.m.trouble = None;
             self.m.retry_at = self.now;
         }
@@ -216,6 +220,13 @@ impl Turn<'_> {
             Writing::Free if ours => self.freed(),
             Writing::Renew | Writing::Free => {}
         }
+    }
+
+    fn unanswered(&mut self, why: String, denied: bool) {
+        self.m.denied = denied;
+        self.m.trouble = Some(why);
+        self.m.retry_at = self.now + RETRY;
+        self.read();
     }
 
     fn read(&mut self) {
@@ -233,6 +244,12 @@ impl Turn<'_> {
         if self.m.retry_at > self.now {
             self.wake_at(self.m.retry_at);
             return false;
+        }
+        if writing == Writing::Renew
+            && let Some((office, record)) = self.office_mut().zip(lease.record.clone())
+            && !office.written.contains(&record)
+        {
+            office.written.push(record);
         }
         self.m.writing = Some(writing);
         self.actions.push(Action::WriteLease { over, lease: Box::new(lease) });

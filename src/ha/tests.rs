@@ -1,3 +1,4 @@
+mod failsafe;
 mod follower;
 mod leader;
 mod requests;
@@ -38,6 +39,7 @@ impl Member {
             priority: 100,
             start_timeout: S(300),
             sync: Sync::default(),
+            failsafe: false,
         };
         let mut member = Self { config, memory: Memory::default(), now: S(100), done: Vec::new() };
         member.give(Input::Local(Local { copy: copy(pod), ..Local::default() }));

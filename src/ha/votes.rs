@@ -146,6 +146,9 @@ pub fn may_promise(config: &Config, memory: &Memory, now: Mono, term: u64) -> Re
             Err(format!("it has seen term {}, and promised {}", memory.term, local.promised))
         }
         _ if memory.terminating.is_some() => refuse("it is told to stop"),
+        _ if memory.bound_at(now, memory.lease()).is_some() => {
+            refuse("it has consented that the leader stays without the API")
+        }
         _ if local.data != Data::Present => refuse("it has no data"),
         // A primary that was stopped is one of these once it has recovered.
         _ if local.server != Server::Standby => refuse("not yet: its PostgreSQL does not run as a standby"),

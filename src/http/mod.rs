@@ -5,10 +5,10 @@ mod api;
 mod cluster;
 mod commands;
 mod member;
+mod members;
 mod probes;
 mod serve;
 mod status;
-mod vote;
 
 use std::{
     fs, io,
@@ -63,7 +63,8 @@ pub async fn serve_http(listen: Listen, api: Api) -> Result<(), Error> {
         Err(error) => return Err(error),
     };
     // Nothing else that changes anything is here, and this takes a proof of membership.
-    let router = read_only(api.clone()).merge(Router::new().route("/vote", post(vote::vote)).with_state(api));
+    let questions = Router::new().route("/vote", post(members::vote)).route("/failsafe", post(members::failsafe));
+    let router = read_only(api.clone()).merge(questions.with_state(api));
     tokio::task::spawn_local(serve::serve(listener, router));
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 mod act;
 pub(super) mod confirm;
+mod failsafe;
 mod seen;
 mod votes;
 
-pub use votes::VoteAsked;
+pub use votes::MemberAsked;
 
 use std::time::Duration;
 
@@ -117,6 +118,7 @@ impl Cluster {
             priority: settings.priority,
             start_timeout: settings.start_timeout,
             sync: settings.sync,
+            failsafe: settings.failsafe,
         };
         let memory = ha::Memory::after(notes.term);
         let receives = !notes.is_frozen();

@@ -38,6 +38,8 @@ pub struct Kubernetes {
     pub start_timeout: Duration,
     /// `sync` and `sync-strict`.
     pub sync: Sync,
+    /// `failsafe`.
+    pub failsafe: bool,
 }
 
 /// How many standbys confirm each commit.
@@ -71,6 +73,11 @@ pub(super) fn load(
 ) -> Result<Option<Kubernetes>, Error> {
     let times = Times::load(sources)?;
     let sync = sync(sources, mode, password)?;
+    let failsafe = sources.parse("failsafe", "on or off", |v| match v {
+        "on" | "true" => Some(true),
+        "off" | "false" => Some(false),
+        _ => None,
+    })?;
     let max_lag = sources.parse("max-lag-on-failover", "a size such as 16MB or 1GB", units::parse_size)?;
     let priority = sources.parse("priority", "a whole number, 0 or more", |v| v.parse().ok())?;
     let start_timeout = sources.parse("start-timeout", "a duration such as 300s, at least 1s", super::parse_timeout)?;
@@ -94,6 +101,7 @@ pub(super) fn load(
         priority: priority.unwrap_or(100),
         start_timeout: start_timeout.unwrap_or(Duration::from_secs(300)),
         sync,
+        failsafe: failsafe.unwrap_or(true),
     }))
 }
 
@@ -267,6 +275,7 @@ mod tests {
             max_lag: 16 << 20,
             priority: 100,
             start_timeout: seconds(300),
+            failsafe: true,
             sync: Sync::default(),
         };
         assert_eq!(found, expected);

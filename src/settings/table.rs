@@ -77,6 +77,12 @@ pub const SETTINGS: &[Setting] = &[
             and 2 % of `lease-duration`.",
     },
     Setting {
+        name: "failsafe",
+        value: "on|off",
+        default: "on",
+        help: "Kubernetes: a leader that does not reach the API stays while the others of the record promise to wait.",
+    },
+    Setting {
         name: "sync",
         value: "NUMBER",
         default: "0",

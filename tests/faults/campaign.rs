@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    net::Ipv4Addr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -50,12 +51,13 @@ impl Campaign {
         primary.query("create table load (id bigint primary key)");
         let clients = Clients::start(cluster.addresses.clone(), primary.system_identifier());
         let (begun, mut counts, mut rounds) = (Instant::now(), BTreeMap::<String, usize>::new(), 0);
+        let mut thaws = Vec::new();
         while begun.elapsed() < length {
             rounds += 1;
             for fault in self.round(&mut random, &cluster, &mut members, &mut proxy, &clocks) {
                 *counts.entry(fault.name()).or_default() += 1;
             }
-            whole(&cluster, &mut members, &mut proxy, &clocks);
+            thaws.extend(whole(&cluster, &mut members, &mut proxy, &clocks));
             let before = clients.writes();
             cluster.wait("writes", || (clients.writes() > before).then_some(()));
         }
@@ -73,7 +75,7 @@ impl Campaign {
             history.writes.iter().map(|w| w.server).collect::<HashSet<_>>().len(),
             history.gap()
         );
-        let allowed = Allowed { lost: if self.sync { Duration::ZERO } else { LOST }, thawed: THAWED };
+        let allowed = Allowed { lost: if self.sync { Duration::ZERO } else { LOST }, thawed: THAWED, thaws };
         let found = history.violations(&there, &allowed);
         assert!(found.is_empty(), "seed {seed}: {found:#?}\n{}", cluster.report());
     }
@@ -111,8 +113,13 @@ impl Campaign {
 }
 
 /// Ends the faults and waits for three members.
-fn whole(cluster: &Cluster, members: &mut [Member<'_>], proxy: &mut Proxy, clocks: &Clocks) {
-    heal(members, proxy, clocks);
+fn whole(
+    cluster: &Cluster,
+    members: &mut [Member<'_>],
+    proxy: &mut Proxy,
+    clocks: &Clocks,
+) -> Vec<(Ipv4Addr, Instant)> {
+    let thaws = heal(members, proxy, clocks);
     cluster.within(PATIENCE, "three members again", || {
         // A fence that fires late may end a container that was running just now.
         for member in members.iter_mut().filter(|m| !m.container.is_running()) {
@@ -123,4 +130,5 @@ fn whole(cluster: &Cluster, members: &mut [Member<'_>], proxy: &mut Proxy, clock
         (primary.sql(streams).as_deref() == Ok("2")).then_some(())
     });
     cluster.settle(members);
+    thaws
 }

@@ -1,5 +1,7 @@
 //! The faults: what is done, and how it ends.
 
+use std::{net::Ipv4Addr, time::Instant};
+
 use serde_json::json;
 
 use crate::{
@@ -156,12 +158,14 @@ impl Fault {
     }
 }
 
-/// Ends what has an end.
-pub fn heal(members: &mut [Member<'_>], proxy: &mut Proxy, clocks: &Clocks) {
+/// Ends what has an end. Whom it has thawed, and when.
+pub fn heal(members: &mut [Member<'_>], proxy: &mut Proxy, clocks: &Clocks) -> Vec<(Ipv4Addr, Instant)> {
+    let mut thawed = Vec::new();
     proxy.rules("");
     for member in members {
         clocks.step(member.n, 0);
         if member.container.inspect("{{.State.Status}}") == "paused" {
+            thawed.push((member.address(), Instant::now()));
             docker(&["unpause", &member.container.name]);
         }
         if member.container.is_running() {
@@ -174,6 +178,7 @@ pub fn heal(members: &mut [Member<'_>], proxy: &mut Proxy, clocks: &Clocks) {
             member.restart_in_place();
         }
     }
+    thawed
 }
 
 /// The clocks that the programs of each member see, by [libfaketime](https://github.com/wolfcw/libfaketime): those of the

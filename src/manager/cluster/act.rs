@@ -56,6 +56,7 @@ impl Manager {
             Action::AwaitTarget(pod) => self.await_target(&pod),
             Action::Quit => self.decide(Input::Quit),
             Action::Freeze(term) => self.freeze_self(term),
+            Action::AskConsent { term, of } => self.ask_consent(term, &of),
             Action::AskVotes { term, of } => self.ask_votes(term, &of),
             Action::Stop(before) => self.stop_confirming(before),
             Action::Confirm(names) => self.confirm(names),
@@ -123,14 +124,16 @@ impl Manager {
                 kubernetes::Error::NotFound(_) => Refusal::Missing,
                 other => {
                     tracing::warn!("the Lease could not be written: {other}");
-                    Refusal::Other(other.to_string())
+                    let denied = matches!(other, kubernetes::Error::Forbidden(_) | kubernetes::Error::Unauthorized(_));
+                    let why = other.to_string();
+                    if denied { Refusal::Denied(why) } else { Refusal::Other(why) }
                 }
             });
             ha::Input::Written { sent, result }
         });
     }
 
-    fn ask_api(&self, ask: impl AsyncFnOnce(Mono) -> ha::Input + 'static) {
+    pub(super) fn ask_api(&self, ask: impl AsyncFnOnce(Mono) -> ha::Input + 'static) {
         let Some(cluster) = &self.cluster else { return };
         let sent = cluster.now();
         self.spawn_input(async move { Some(ask(sent).await) });

@@ -6,7 +6,10 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::Manager;
 use crate::{
-    cluster::vote::{self, Question},
+    cluster::{
+        proven,
+        vote::{self, DOOR, Question},
+    },
     ha::{
         self,
         votes::{Vote, may_promise},
@@ -19,8 +22,8 @@ use crate::{
 /// for somebody.
 const OWN: Duration = Duration::from_secs(60);
 
-/// A question for a vote, as it came.
-pub struct VoteAsked {
+/// A question of another member, as it came.
+pub struct MemberAsked {
     /// The request's body.
     pub body: Vec<u8>,
     /// Its proof.
@@ -132,10 +135,10 @@ impl Manager {
     }
 
     /// Somebody asks for a vote.
-    pub(in crate::manager) fn vote_asked(&mut self, asked: VoteAsked) {
-        let VoteAsked { body, proof, reply } = asked;
+    pub(in crate::manager) fn vote_asked(&mut self, asked: MemberAsked) {
+        let MemberAsked { body, proof, reply } = asked;
         let Some(password) = self.peers.password().filter(|_| self.cluster.is_some()) else { return };
-        let question = match Question::read(&password, &body, &proof) {
+        let question = match proven::read::<Question>(&DOOR, &password, &body, &proof) {
             Ok(question) => question,
             Err(why) => return drop(reply.send(Err(why))),
         };
@@ -144,12 +147,12 @@ impl Manager {
             Err(why) => return drop(reply.send(Err(why))),
         };
         tokio::task::spawn_local(async move {
-            let vote =
-                timeout(vote::DEADLINE, frozen).await.unwrap_or_else(|_| Err("not yet: it is not frozen".into()));
+            let vote = timeout(DOOR.deadline, frozen).await.unwrap_or_else(|_| Err("not yet: it is not frozen".into()));
             if let Ok(vote) = &vote {
                 tracing::info!("votes for {} in term {}, at {:X}", question.candidate, vote.term, vote.lsn);
             }
-            let answer = vote.and_then(|v| vote::answer(&password, &question.nonce, &v).map_err(|e| e.to_string()));
+            let answer =
+                vote.and_then(|v| proven::answer(&DOOR, &password, &question.nonce, &v).map_err(|e| e.to_string()));
             drop(reply.send(answer));
         });
     }
