@@ -30,6 +30,7 @@ mod bootstrap;
 mod busy;
 mod commands;
 mod failover;
+mod failsafe;
 mod fencing;
 mod node;
 mod partitions;

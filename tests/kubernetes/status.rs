@@ -94,7 +94,7 @@ fn the_status_annotation_has_the_version_and_what_waits_for_a_restart() {
 
 #[test]
 fn only_the_holder_of_the_lease_is_primary_for_load_balancers() {
-    let cluster = Cluster::new(17);
+    let cluster = Cluster::with(17, &["PODGRES_FAILSAFE=off"]);
     let (members, p) = cluster.members(2);
     members[p].cut_api(&crate::network::BOTH);
     // 503 comes no later than another primary.
