@@ -1,0 +1,111 @@
+//! From a state on without any more faults: I5, that a primary appears in time.
+
+use podgres::ha::{Data, Input, Office};
+
+use crate::{
+    events::Act,
+    world::{Member, World},
+};
+
+/// In seconds: whoever could not lead stands back for three durations, the target of a hand-over has five seconds, a
+/// Lease that is gone is waited for.
+const SOON: u64 = 30;
+
+/// Goes on for some seconds.
+pub(crate) fn settle(mut world: World, seconds: u64) -> World {
+    for _ in 0..seconds {
+        world = second(world, true);
+        world.happens(Act::Tick);
+    }
+    second(world, true)
+}
+
+/// All that takes no time, in one order.
+fn second(mut world: World, restart: bool) -> World {
+    let mut acts = Vec::new();
+    let mut done = Vec::new();
+    for _ in 0..200 {
+        acts.clear();
+        world.steps(&mut acts);
+        let next = acts.iter().find(|act| restart || !matches!(act, Act::Start(_) | Act::Recreate(_)));
+        let Some(act) = next.copied() else { return world };
+        world.happens(act);
+        done.push(act);
+        if world.violation.is_some() {
+            return world;
+        }
+    }
+    world.fails(format!("I5: the members are busy without end: {:?}", &done[190..]));
+    world
+}
+
+/// Why no primary appears from here, if none does. `restart`: whether what is down comes back.
+pub(crate) fn no_primary(from: &World, restart: bool) -> Option<String> {
+    let mut world = from.clone();
+    for i in 0..world.members.len() {
+        let m = world.member(i);
+        let (slow, cut) = (std::mem::take(&mut m.slow), std::mem::take(&mut m.cut));
+        if slow {
+            world.attend(i);
+        }
+        if cut && world.members[i].up {
+            world.feed(i, Input::Reachable(true));
+        }
+    }
+    for _ in 0..SOON {
+        world = second(world, restart);
+        if world.violation.is_some() {
+            return world.violation;
+        }
+        if is_whole(&world, restart) {
+            return None;
+        }
+        if world.setup.calm_touched {
+            world.annotate(|_| {});
+        }
+        world.happens(Act::Tick);
+    }
+    let reasons = || {
+        let of = |m: &std::sync::Arc<Member>| format!("{}: {} [{:?}]", m.uid(), m.memory.reason, m.memory.office);
+        world.members.iter().filter(|m| m.up).map(of).collect::<Vec<_>>().join("; ")
+    };
+    is_expected(&world).then(|| {
+        format!(
+            "I5: no primary, or not all others are its standbys, within {SOON} s (restarts: {restart}). {}",
+            reasons()
+        )
+    })
+}
+
+/// Whether there is a primary, and all others are its standbys.
+fn is_whole(world: &World, restart: bool) -> bool {
+    let Some(leader) = world.members.iter().position(|m| m.up && m.is_writable() && leads(m)) else { return false };
+    world.members.iter().enumerate().all(|(i, m)| {
+        let pod = &world.pods[m.pod];
+        let there = pod.member == Some(i) && !pod.deleting && !pod.fenced && (m.up || restart);
+        i == leader || !there || (world.streams(i, leader) && m.memory.office == Office::Out)
+    })
+}
+
+fn leads(m: &Member) -> bool {
+    m.memory.in_office().is_some_and(|o| o.leaving.is_none())
+}
+
+/// Whether anybody may lead: who is up, has the cluster's data, and is admitted.
+fn is_expected(world: &World) -> bool {
+    let lease = world.api.lease.as_ref();
+    let held_up = lease.is_some_and(|l| {
+        let newest = world.members.iter().map(|m| m.disk.term).max().unwrap_or(0);
+        // A pause; a pause that its leader did not see the end of, and that leader gone; an old Lease brought back.
+        let gone = !world.members.iter().any(|m| m.up && m.uid() == l.pod_uid);
+        l.is_paused() || (l.is_unfenced() && gone) || l.term < newest
+    });
+    let may_lead = |m: &Member| {
+        let pod = &world.pods[m.pod];
+        let record = lease.and_then(|l| l.record.as_ref()).or(m.disk.record.as_ref());
+        let admitted = record.is_some_and(|r| r.names(&m.config.pod, &m.disk.copy));
+        let there = world.members.iter().position(|x| x.uid() == m.uid()) == pod.member;
+        m.up && m.disk.data == Data::Present && admitted && there && !pod.fenced && !pod.deleting && !m.told_to_end
+    };
+    !held_up && world.members.iter().any(|m| may_lead(m))
+}

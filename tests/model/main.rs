@@ -1,0 +1,22 @@
+//! An exhaustive check of the decision about the cluster ([`podgres::ha::step`], as it is shipped): README.md beside this
+//! file says what is modelled, how, and what was found.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a test program"
+)]
+
+mod calm;
+mod checks;
+mod events;
+mod fingerprint;
+mod rules;
+mod search;
+mod setup;
+mod sound;
+mod taken_out;
+mod world;

@@ -1,0 +1,104 @@
+//! The exploration, by `stateright`: breadth first, each state once.
+
+use std::{fmt::Write, sync::Arc, time::Instant};
+
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use crate::{events::Act, setup::Setup, world::World};
+
+impl Model for Setup {
+    type State = World;
+    type Action = Act;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![Arc::new(self.clone()).world()]
+    }
+
+    fn actions(&self, state: &World, acts: &mut Vec<Act>) {
+        acts.clear();
+        state.acts(acts);
+    }
+
+    fn next_state(&self, last: &World, act: Act) -> Option<World> {
+        let mut next = last.clone();
+        next.happens(act);
+        Some(next)
+    }
+
+    fn within_boundary(&self, state: &World) -> bool {
+        state.granted.last().is_none_or(|g| g.term <= self.terms)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![Property::always(HOLDS, |setup, world| violation(setup, world).is_none())]
+    }
+}
+
+const HOLDS: &str = "what must hold";
+
+fn violation(setup: &Setup, world: &World) -> Option<String> {
+    if world.violation.is_some() || setup.calm_every == 0 {
+        return world.violation.clone();
+    }
+    let number = {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        world.hash(&mut hasher);
+        hasher.finish()
+    };
+    if !number.is_multiple_of(setup.calm_every) {
+        return None;
+    }
+    [true, false].into_iter().find_map(|restart| crate::calm::no_primary(world, restart))
+}
+
+/// What was found.
+pub(crate) struct Found {
+    pub(crate) violation: Option<String>,
+    pub(crate) trace: String,
+}
+
+/// Explores all of it, or to the first violation.
+pub(crate) fn explore(setup: Setup) -> Found {
+    let (begun, name) = (Instant::now(), setup.name);
+    let without = setup.without.map(|r| format!(" without {r:?}")).unwrap_or_default();
+    let most = std::env::var("MODEL_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+    let builder = setup.clone().checker().threads(1).finish_when(HasDiscoveries::AnyFailures).target_state_count(most);
+    let checker = builder.spawn_bfs().join();
+    let (states, transitions, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
+    let took = begun.elapsed();
+    let all = if checker.is_done() && transitions < most { "" } else { ", NOT ALL" };
+    println!(
+        "{name}{without}: {states} states, {transitions} transitions, depth {depth}, {:.1} s{all}",
+        took.as_secs_f64()
+    );
+    let Some(path) = checker.discovery(HOLDS) else {
+        return Found { violation: None, trace: String::new() };
+    };
+    let mut trace = String::new();
+    let steps = path.into_vec();
+    let last = steps.last().map(|(world, _)| world.clone());
+    let start = steps.first().map_or(0, |(w, _)| w.now);
+    for (world, act) in &steps {
+        if let Some(act) = act {
+            let _ = writeln!(trace, "  {:>3} s  {act:?}", world.now - start);
+        }
+    }
+    let violation = last.and_then(|world| {
+        for m in &world.members {
+            let _ = writeln!(
+                trace,
+                "       {}: {:?}, {:?}, {:?}, held {}, known {:?}",
+                m.uid(),
+                m.server,
+                m.goal,
+                m.memory.reason,
+                m.disk.held,
+                m.memory.lease()
+            );
+        }
+        let _ = writeln!(trace, "       the Lease: {:?}", world.api.lease);
+        violation(&setup, &world)
+    });
+    Found { violation, trace }
+}

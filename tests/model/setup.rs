@@ -1,0 +1,199 @@
+//! What is explored: how many members, which faults, which rule is taken out.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use podgres::ha::{
+    Config, Data, Memory, Server,
+    lease::{Began, Free, Lease},
+    member::{Pod, Status},
+    record::{Copy, Record},
+};
+
+use crate::{
+    rules::Rule,
+    world::{Api, BASE, Budget, Disk, Member, PodObject, SYSTEM, World},
+};
+
+/// One exploration.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) name: &'static str,
+    pub(crate) members: usize,
+    pub(crate) budget: Budget,
+    pub(crate) without: Option<Rule>,
+    /// States with a higher term are not gone on from.
+    pub(crate) terms: u64,
+    /// Whether standbys receive when they like, not always at once.
+    pub(crate) lazy: bool,
+    /// Whether what a watch tells may be overtaken.
+    pub(crate) stale: bool,
+    /// `lease-duration` of each member in seconds.
+    pub(crate) durations: [u64; 4],
+    /// From every so many states one goes on without faults, and a primary must appear. 0: from none.
+    pub(crate) calm_every: u64,
+    /// Somebody annotates the Lease every second meanwhile.
+    pub(crate) calm_touched: bool,
+    /// Whether an old Lease is brought back also while a member has not seen what came after it.
+    pub(crate) restores_unseen: bool,
+    /// Whether a new timeline is noted some time after it was begun, as it is shipped.
+    pub(crate) notes_late: bool,
+    /// Whether nobody has data at first.
+    pub(crate) founding: bool,
+}
+
+pub(crate) const NAMES: [&str; 3] = ["a", "b", "c"];
+
+impl Setup {
+    pub(crate) fn new(name: &'static str, members: usize, budget: Budget) -> Self {
+        Self {
+            name,
+            members,
+            budget,
+            without: None,
+            terms: 4,
+            lazy: false,
+            stale: false,
+            durations: [4; 4],
+            calm_every: 0,
+            calm_touched: false,
+            restores_unseen: false,
+            notes_late: false,
+            founding: false,
+        }
+    }
+
+    pub(crate) fn without(self, rule: Rule) -> Self {
+        Self { without: Some(rule), ..self }
+    }
+
+    /// A cluster whose first member leads and whose others stream, some seconds ago begun; or one that nobody has begun.
+    pub(crate) fn world(self: &Arc<Self>) -> World {
+        let copy = |n: usize| format!("copy{n}");
+        let listed = (0..self.members).map(|n| Copy { pod: NAMES[n].into(), copy: copy(n) }).collect();
+        let record = Record { votes: 1, members: listed };
+        let began = Began { term: 1, timeline: 1 };
+        let lease = Lease {
+            version: "1".into(),
+            duration: Duration::from_secs(4),
+            renewed: "1".into(),
+            term: 1,
+            record: Some(record.clone()),
+            system_id: Some(SYSTEM),
+            timeline: Some(began),
+            free: Some(Free { term: 1, to: Some(copy(0)) }),
+            ..Lease::default()
+        };
+        let disk = |n: usize| Disk {
+            data: Data::Present,
+            copy: copy(n),
+            held: 0,
+            began: Some(began),
+            term: 1,
+            record: Some(record.clone()),
+            leader: String::new(),
+            timeline: 1,
+            log: vec![1],
+        };
+        let empty = |n: usize| Disk { copy: copy(n), ..Disk::default() };
+        // With a pod that may be deleted by force there is one member more: the one that comes after it.
+        let all = self.members + usize::from(self.budget.force > 0);
+        let members = (0..all).map(|n| {
+            let pod = n % self.members;
+            let disk = if self.founding { empty(pod) } else { disk(pod) };
+            self.one(pod, if n < self.members { 0 } else { 1 }, self.durations[n], disk)
+        });
+        let pods = (0..self.members).map(|n| PodObject { name: NAMES[n], member: Some(n), ..PodObject::default() });
+        let mut world = World {
+            // The beginning is by all rules.
+            setup: Arc::new(Self { without: None, ..(**self).clone() }),
+            now: BASE,
+            api: Api { lease: (!self.founding).then_some(lease), version: 1, change: 1, old: None },
+            pods: pods.collect(),
+            pods_change: 1,
+            members: members.map(Arc::new).collect(),
+            budget: Budget::default(),
+            granted: Vec::new(),
+            copies: 10,
+            entries: 1,
+            violation: None,
+        };
+        if !self.founding {
+            (0..self.members).for_each(|i| world.start(i));
+            world = crate::calm::settle(world, 3);
+            assert!(world.members[0].is_writable() && world.violation.is_none(), "no beginning: {:?}", world.violation);
+            world.api.old.clone_from(&world.api.lease);
+        }
+        world.setup = self.clone();
+        world.budget = self.budget;
+        world
+    }
+
+    fn one(&self, pod: usize, generation: usize, duration: u64, disk: Disk) -> Member {
+        let margin = u64::from(self.without != Some(Rule::Margin));
+        Member {
+            config: Config {
+                pod: NAMES[pod].into(),
+                uid: format!("{}{generation}", NAMES[pod]),
+                instance: String::new(),
+                http: String::new(),
+                duration: Duration::from_secs(duration),
+                renew: Duration::from_secs(1),
+                margin: Duration::from_secs(margin),
+                max_lag: 1,
+                priority: 100,
+                start_timeout: Duration::from_secs(300),
+                sync: podgres::ha::Sync::default(),
+            },
+            pod,
+            starts: 0,
+            up: false,
+            slow: false,
+            cut: false,
+            memory: Memory::default(),
+            disk,
+            server: Server::Down,
+            goal: None,
+            fence: None,
+            dying: false,
+            fired: false,
+            requests: Vec::new(),
+            asked: None,
+            checkpoint: false,
+            awaits: None,
+            told_to_end: false,
+            lease_seen: None,
+            lease_coming: None,
+            pods_seen: None,
+            timeline_unnoted: false,
+            better: None,
+        }
+    }
+}
+
+impl World {
+    /// The pods, as a watch tells them.
+    pub(crate) fn pods_as_seen(&self) -> BTreeMap<String, Pod> {
+        let pods = self.pods.iter().filter_map(|p| Some((p, &self.members[p.member?])));
+        pods.map(|(p, m)| {
+            let has_data = m.disk.data == Data::Present;
+            let status = Status {
+                instance: format!("{}-{}", m.config.uid, m.starts),
+                copy: has_data.then(|| m.disk.copy.clone()),
+                system_id: has_data.then(|| SYSTEM.to_string()),
+                priority: m.config.priority,
+                ..Status::default()
+            };
+            let pod = Pod {
+                name: p.name.into(),
+                uid: m.config.uid.clone(),
+                deleting: p.deleting,
+                status: (m.starts > 0).then_some(status),
+                fenced: p.fenced.then(|| "true".into()),
+                ended: p.ended.clone(),
+                ..Pod::default()
+            };
+            (p.name.to_string(), pod)
+        })
+        .collect()
+    }
+}
