@@ -1,41 +1,42 @@
 //! From a state on without any more faults: I5, that a primary appears in time.
 
-use podgres::ha::{Data, Input, Office};
+use podgres::ha::{Data, Input, Office, quorum::Stage};
 
-use crate::{
-    events::Act,
-    world::{Member, World},
-};
+use crate::{acts::Act, member::Member, world::World};
 
 /// In seconds: whoever could not lead stands back for three durations, the target of a hand-over has five seconds, a
 /// Lease that is gone is waited for.
 const SOON: u64 = 30;
 
-/// Goes on for some seconds.
-pub(crate) fn settle(mut world: World, seconds: u64) -> World {
+/// Goes on for some seconds, with those acts that may happen.
+pub(crate) fn settle(mut world: World, seconds: u64, may: &dyn Fn(&Act) -> bool) -> World {
     for _ in 0..seconds {
-        world = second(world, true);
+        world = second(world, may);
         world.happens(Act::Tick);
     }
-    second(world, true)
+    second(world, may)
+}
+
+/// What is down stays down.
+pub(crate) fn without_restarts(act: &Act) -> bool {
+    !matches!(act, Act::Start(_) | Act::Recreate(_))
 }
 
 /// All that takes no time, in one order.
-fn second(mut world: World, restart: bool) -> World {
+fn second(mut world: World, may: &dyn Fn(&Act) -> bool) -> World {
     let mut acts = Vec::new();
     let mut done = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..400 {
         acts.clear();
         world.steps(&mut acts);
-        let next = acts.iter().find(|act| restart || !matches!(act, Act::Start(_) | Act::Recreate(_)));
-        let Some(act) = next.copied() else { return world };
+        let Some(act) = acts.iter().find(|act| may(act)).copied() else { return world };
         world.happens(act);
         done.push(act);
         if world.violation.is_some() {
             return world;
         }
     }
-    world.fails(format!("I5: the members are busy without end: {:?}", &done[190..]));
+    world.fails(format!("I5: the members are busy without end: {:?}", &done[390..]));
     world
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn no_primary(from: &World, restart: bool) -> Option<String> {
         }
     }
     for _ in 0..SOON {
-        world = second(world, restart);
+        world = second(world, &|act| restart || without_restarts(act));
         if world.violation.is_some() {
             return world.violation;
         }
@@ -80,11 +81,26 @@ pub(crate) fn no_primary(from: &World, restart: bool) -> Option<String> {
 /// Whether there is a primary, and all others are its standbys.
 fn is_whole(world: &World, restart: bool) -> bool {
     let Some(leader) = world.members.iter().position(|m| m.up && m.is_writable() && leads(m)) else { return false };
-    world.members.iter().enumerate().all(|(i, m)| {
+    let is_there = |i: usize, m: &Member| {
         let pod = &world.pods[m.pod];
-        let there = pod.member == Some(i) && !pod.deleting && !pod.fenced && (m.up || restart);
-        i == leader || !there || (world.streams(i, leader) && m.memory.office == Office::Out)
-    })
+        pod.member == Some(i) && !pod.deleting && !pod.fenced && (m.up || restart)
+    };
+    let others = || world.members.iter().enumerate().filter(|(i, m)| *i != leader && is_there(*i, m));
+    others().all(|(i, m)| world.streams(i, leader) && m.memory.office == Office::Out)
+        && commits_end(&world.members[leader], others().count())
+}
+
+/// Whether the leader of a synchronous cluster has so many confirm as there are standbys for it, and its commits end.
+fn commits_end(leader: &Member, standbys: usize) -> bool {
+    let Some(quorum) = leader.memory.in_office().and_then(|o| o.quorum.as_ref()) else { return true };
+    let (wanted, strict) = (leader.config.sync.standbys, leader.config.sync.strict);
+    let confirm = quorum.names.confirm();
+    let enough = match standbys >= wanted {
+        true => confirm == Some(wanted),
+        false => strict || confirm == Some(standbys),
+    };
+    let waits = standbys < wanted && strict;
+    enough && (waits || (quorum.stage == Stage::Settled && leader.confirms.commits.is_empty()))
 }
 
 fn leads(m: &Member) -> bool {
@@ -107,5 +123,8 @@ fn is_expected(world: &World) -> bool {
         let there = world.members.iter().position(|x| x.uid() == m.uid()) == pod.member;
         m.up && m.disk.data == Data::Present && admitted && there && !pod.fenced && !pod.deleting && !m.told_to_end
     };
-    !held_up && world.members.iter().any(|m| may_lead(m))
+    let votes = lease.and_then(|l| l.record.as_ref()).map_or(1, |r| r.votes);
+    let held = |m: &Member| lease.is_some_and(|l| l.term == m.disk.held);
+    let able = || world.members.iter().filter(|m| may_lead(m));
+    !held_up && (able().count() >= votes || able().any(|m| held(m)))
 }

@@ -3,9 +3,12 @@
 
 use std::hash::{Hash, Hasher};
 
-use podgres::ha::{Known, Memory, Reason, lease::Lease};
+use podgres::ha::{Known, Memory, Office, Reason, lease::Lease};
 
-use crate::world::{BASE, Done, Member, Request, What, World};
+use crate::{
+    member::Member,
+    world::{BASE, Done, Request, What, World},
+};
 
 /// No rule that is modelled looks further back than this: the target of a hand-over has five seconds.
 const LONGEST: u64 = 6;
@@ -101,6 +104,13 @@ impl Ranks {
     fn memory(&self, memory: &Memory) -> Memory {
         let mut memory = memory.clone();
         (memory.reason, memory.trouble) = (Reason::Begun, None);
+        if let Some(candidacy) = &mut memory.candidacy {
+            candidacy.refusals.clear();
+        }
+        if let Office::In(office) = &mut memory.office {
+            // Only whether it has changed since counts.
+            office.standbys.iter_mut().for_each(|row| row.replied = None);
+        }
         if let Known::Lease { lease, .. } = &mut memory.known {
             *lease = self.lease(lease);
         }
@@ -132,7 +142,15 @@ impl Ranks {
         self.memory(&m.memory).hash(to);
         (&m.disk, m.server, m.goal, m.fence, m.dying, m.fired).hash(to);
         m.requests.iter().for_each(|r| self.request(r, to));
-        (&m.asked, m.checkpoint, &m.awaits, m.told_to_end, m.timeline_unnoted, m.better).hash(to);
+        (&m.asked, m.checkpoint, &m.awaits, m.told_to_end, m.timeline_unnoted, m.better, m.led).hash(to);
+        (&m.confirms, &m.stopping, &m.confirming, &m.questions).hash(to);
+        if let Some(wire) = &m.wire {
+            (wire.to, &wire.name, &wire.names, wire.flushed, wire.dead).hash(to);
+            let replied = wire.replied.to_string();
+            let rows = world.members[wire.to].memory.in_office().map(|o| &o.standbys);
+            let row = rows.and_then(|rows| rows.iter().find(|r| r.name == wire.name));
+            row.map(|row| row.replied.as_ref() == Some(&replied)).hash(to);
+        }
         (m.lease_seen == Some(world.api.change), m.pods_seen == Some(world.pods_change)).hash(to);
         m.lease_coming.as_ref().map(|l| l.as_ref().map(|l| self.lease(l))).hash(to);
     }
@@ -145,7 +163,7 @@ impl Hash for World {
         let mut to = Relative { to, now: self.now, longest };
         self.api.lease.as_ref().map(|l| ranks.lease(l)).hash(&mut to);
         self.api.old.is_some().hash(&mut to);
-        (&self.pods, &self.budget, &self.granted, self.violation.is_some()).hash(&mut to);
+        (&self.pods, &self.budget, &self.granted, &self.confirmed, self.violation.is_some()).hash(&mut to);
         self.members.iter().for_each(|m| ranks.member(self, m, &mut to));
     }
 }

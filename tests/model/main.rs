@@ -10,13 +10,21 @@
     reason = "a test program"
 )]
 
+mod acts;
+mod api;
 mod calm;
 mod checks;
-mod events;
+mod confirm;
 mod fingerprint;
+mod happens;
+mod member;
+mod postgres;
 mod rules;
 mod search;
 mod setup;
 mod sound;
+mod sound_sync;
 mod taken_out;
+mod taken_out_sync;
+mod votes;
 mod world;

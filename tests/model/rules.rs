@@ -1,11 +1,13 @@
 //! Rules that can be taken out, to see that the check finds what they are there for. The shipped code is left as it is:
-//! what it is told and what it answers is rewritten on the way.
+//! what it is told, remembers and answers is rewritten on the way, or what carries it out leaves something out.
 
 use std::time::Duration;
 
 use podgres::ha::{
-    Action, Goal, Input, Known,
+    Action, Goal, Input, Known, Office,
     lease::{Free, Lease, PAUSED},
+    quorum::Stage,
+    votes::Vote,
 };
 
 use crate::world::World;
@@ -47,6 +49,30 @@ pub(crate) enum Rule {
     LineageIsTerm,
     /// T15: the end of a pause counts from the holder's next renewal.
     ResumeFromRenewal,
+    /// T3: a vote of who is ahead does not count.
+    NotAhead,
+    /// T4: what asks more is on the record last.
+    MoreRecordLast,
+    /// T4: what asks less is on the record first.
+    LessRecordFirst,
+    /// T4: that nothing is confirmed any more is proven, not assumed.
+    ProofOfReload,
+    /// T4: the new members have all that was confirmed before they count.
+    WaitsForPosition,
+    /// T5: a vote freezes.
+    VoteFreezes,
+    /// T5: the promise is on disk.
+    PromiseOnDisk,
+    /// T5: the candidate freezes itself.
+    CandidateFreezes,
+    /// T6: who is frozen receives again when it has seen the Lease at that term, and by no other reason.
+    ThawNeedsTerm,
+    /// T6: the leader in office takes up what was promised.
+    TakesUpPromises,
+    /// T14: an address is followed, not a name.
+    AddressNotName,
+    /// T16: a server begins with a name that nobody bears.
+    BeginsWithNobody,
 }
 
 /// What is told to member `i` instead.
@@ -74,7 +100,33 @@ pub(crate) fn input(world: &mut World, i: usize, input: Input) -> Input {
             }
             Input::Pods(pods)
         }
+        Input::Voted(vote) if rule == Rule::NotAhead && vote.pod != world.members[i].config.pod => {
+            Input::Voted(Vote { lsn: 0, ..vote })
+        }
+        Input::Proven(_) if rule == Rule::WaitsForPosition => Input::Proven(0),
         other => other,
+    }
+}
+
+/// What member `i` remembers instead.
+pub(crate) fn remembered(world: &mut World, i: usize) {
+    let rule = world.setup.without;
+    if !matches!(rule, Some(Rule::MoreRecordLast | Rule::LessRecordFirst)) {
+        return;
+    }
+    let member = world.member(i);
+    let Office::In(office) = &mut member.memory.office else { return };
+    let Some(quorum) = &mut office.quorum else { return };
+    match quorum.stage.clone() {
+        Stage::Stops(target) if rule == Some(Rule::MoreRecordLast) && target.record != quorum.record => {
+            quorum.stage = Stage::Records(target);
+        }
+        Stage::Records(target) if rule == Some(Rule::LessRecordFirst) => {
+            quorum.set(target.names.clone());
+            member.confirms.file = target.names.clone();
+            quorum.stage = Stage::Flushes(target, 0);
+        }
+        _ => {}
     }
 }
 

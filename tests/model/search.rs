@@ -4,7 +4,7 @@ use std::{fmt::Write, sync::Arc, time::Instant};
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-use crate::{events::Act, setup::Setup, world::World};
+use crate::{acts::Act, setup::Setup, world::World};
 
 impl Model for Setup {
     type State = World;
@@ -22,6 +22,7 @@ impl Model for Setup {
     fn next_state(&self, last: &World, act: Act) -> Option<World> {
         let mut next = last.clone();
         next.happens(act);
+        next.goes_on();
         Some(next)
     }
 
@@ -88,14 +89,18 @@ pub(crate) fn explore(setup: Setup) -> Found {
         for m in &world.members {
             let _ = writeln!(
                 trace,
-                "       {}: {:?}, {:?}, {:?}, held {}, known {:?}",
+                "       {}: {:?}, {:?}, {:?}, {:?}, known {:?}",
                 m.uid(),
                 m.server,
                 m.goal,
                 m.memory.reason,
-                m.disk.held,
+                m.disk,
                 m.memory.lease()
             );
+            if m.is_synchronous() {
+                let quorum = m.memory.in_office().and_then(|o| o.quorum.as_ref());
+                let _ = writeln!(trace, "           {:?}, {:?}, {quorum:?}", m.wire, m.confirms);
+            }
         }
         let _ = writeln!(trace, "       the Lease: {:?}", world.api.lease);
         violation(&setup, &world)

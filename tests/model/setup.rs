@@ -3,15 +3,18 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use podgres::ha::{
-    Config, Data, Memory, Server,
+    Config, Data,
     lease::{Began, Free, Lease},
     member::{Pod, Status},
     record::{Copy, Record},
 };
 
 use crate::{
+    acts::Act,
+    calm::{settle, without_restarts},
+    member::{Disk, Member},
     rules::Rule,
-    world::{Api, BASE, Budget, Disk, Member, PodObject, SYSTEM, World},
+    world::{Api, BASE, Budget, PodObject, SYSTEM, World},
 };
 
 /// One exploration.
@@ -39,6 +42,32 @@ pub(crate) struct Setup {
     pub(crate) notes_late: bool,
     /// Whether nobody has data at first.
     pub(crate) founding: bool,
+    /// `sync`.
+    pub(crate) sync: usize,
+    /// `sync-strict`.
+    pub(crate) strict: bool,
+    /// Whether no fence ever fires: then I2 is to hold all the same.
+    pub(crate) unfenced: bool,
+    /// Whether what nothing depends on happens at once and in one order: fewer states, and not all.
+    pub(crate) prompt: bool,
+    /// What has happened before.
+    pub(crate) prelude: Prelude,
+}
+
+/// What has happened before the exploration begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prelude {
+    /// All members run, and nothing happens.
+    Calm,
+    /// All but the leader are down for so long that the record is its own.
+    Alone,
+    /// A commit is confirmed by the second member only.
+    OneHasIt,
+    /// The leader's manager sleeps, and its Lease is about to run out.
+    Asleep,
+    /// The first leader was deleted by force and sleeps, its server does not; the pod of its name leads now. The third member
+    /// has not received anything meanwhile.
+    TwoOfOneName,
 }
 
 pub(crate) const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -59,6 +88,11 @@ impl Setup {
             restores_unseen: false,
             notes_late: false,
             founding: false,
+            sync: 0,
+            strict: false,
+            unfenced: false,
+            prompt: false,
+            prelude: Prelude::Calm,
         }
     }
 
@@ -70,7 +104,8 @@ impl Setup {
     pub(crate) fn world(self: &Arc<Self>) -> World {
         let copy = |n: usize| format!("copy{n}");
         let listed = (0..self.members).map(|n| Copy { pod: NAMES[n].into(), copy: copy(n) }).collect();
-        let record = Record { votes: 1, members: listed };
+        let votes = self.members - self.sync.min(self.members - 1);
+        let record = Record { votes, members: listed };
         let began = Began { term: 1, timeline: 1 };
         let lease = Lease {
             version: "1".into(),
@@ -90,13 +125,13 @@ impl Setup {
             began: Some(began),
             term: 1,
             record: Some(record.clone()),
-            leader: String::new(),
             timeline: 1,
             log: vec![1],
+            ..Disk::default()
         };
         let empty = |n: usize| Disk { copy: copy(n), ..Disk::default() };
         // With a pod that may be deleted by force there is one member more: the one that comes after it.
-        let all = self.members + usize::from(self.budget.force > 0);
+        let all = self.members + usize::from(self.budget.force > 0 || self.prelude == Prelude::TwoOfOneName);
         let members = (0..all).map(|n| {
             let pod = n % self.members;
             let disk = if self.founding { empty(pod) } else { disk(pod) };
@@ -115,13 +150,16 @@ impl Setup {
             granted: Vec::new(),
             copies: 10,
             entries: 1,
+            confirmed: Vec::new(),
             violation: None,
         };
         if !self.founding {
             (0..self.members).for_each(|i| world.start(i));
-            world = crate::calm::settle(world, 3);
+            world = settle(world, if self.sync > 0 { 5 } else { 3 }, &|_| true);
             assert!(world.members[0].is_writable() && world.violation.is_none(), "no beginning: {:?}", world.violation);
             world.api.old.clone_from(&world.api.lease);
+            world = self.prelude.play(world);
+            assert!(world.violation.is_none(), "no beginning: {:?}", world.violation);
         }
         world.setup = self.clone();
         world.budget = self.budget;
@@ -130,42 +168,57 @@ impl Setup {
 
     fn one(&self, pod: usize, generation: usize, duration: u64, disk: Disk) -> Member {
         let margin = u64::from(self.without != Some(Rule::Margin));
-        Member {
-            config: Config {
-                pod: NAMES[pod].into(),
-                uid: format!("{}{generation}", NAMES[pod]),
-                instance: String::new(),
-                http: String::new(),
-                duration: Duration::from_secs(duration),
-                renew: Duration::from_secs(1),
-                margin: Duration::from_secs(margin),
-                max_lag: 1,
-                priority: 100,
-                start_timeout: Duration::from_secs(300),
-                sync: podgres::ha::Sync::default(),
-            },
-            pod,
-            starts: 0,
-            up: false,
-            slow: false,
-            cut: false,
-            memory: Memory::default(),
-            disk,
-            server: Server::Down,
-            goal: None,
-            fence: None,
-            dying: false,
-            fired: false,
-            requests: Vec::new(),
-            asked: None,
-            checkpoint: false,
-            awaits: None,
-            told_to_end: false,
-            lease_seen: None,
-            lease_coming: None,
-            pods_seen: None,
-            timeline_unnoted: false,
-            better: None,
+        let config = Config {
+            pod: NAMES[pod].into(),
+            uid: format!("{}{generation}", NAMES[pod]),
+            instance: String::new(),
+            http: String::new(),
+            duration: Duration::from_secs(duration),
+            renew: Duration::from_secs(1),
+            margin: Duration::from_secs(margin),
+            max_lag: 1,
+            priority: 100,
+            start_timeout: Duration::from_secs(300),
+            sync: podgres::ha::Sync { standbys: self.sync, strict: self.strict },
+        };
+        Member::new(config, pod, disk)
+    }
+}
+
+impl Prelude {
+    fn play(self, mut world: World) -> World {
+        match self {
+            Self::Calm => world,
+            Self::Alone => {
+                (1..world.members.len()).for_each(|i| world.stop(i));
+                world.tidy();
+                settle(world, 8, &without_restarts)
+            }
+            Self::OneHasIt => {
+                world.budget.commit = 1;
+                for act in [Act::Commit(0), Act::Backend(0, 0), Act::Follow(1), Act::Ack(1)] {
+                    world.happens(act);
+                }
+                assert_eq!(world.confirmed.len(), 1, "the second member confirms it");
+                world
+            }
+            Self::Asleep => {
+                world.budget.slow = 1;
+                world.happens(Act::Slow(0));
+                settle(world, 3, &|_| true)
+            }
+            Self::TwoOfOneName => {
+                world.budget = Budget { slow: 1, force: 1, switchover: 1, ..Budget::default() };
+                let apart = |act: &Act| !matches!(act, Act::Connect(2) | Act::Follow(2));
+                world.happens(Act::Slow(0));
+                world.happens(Act::ForceDelete(0));
+                world.happens(Act::Disconnect(2));
+                world = settle(world, 12, &apart);
+                world.happens(Act::Switchover(3));
+                world = settle(world, 5, &apart);
+                assert!(world.members[0].is_writable() && world.members[3].is_writable(), "two of one name");
+                world
+            }
         }
     }
 }
@@ -181,6 +234,7 @@ impl World {
                 copy: has_data.then(|| m.disk.copy.clone()),
                 system_id: has_data.then(|| SYSTEM.to_string()),
                 priority: m.config.priority,
+                promised: if self.broken(Rule::TakesUpPromises) { 0 } else { m.disk.promised },
                 ..Status::default()
             };
             let pod = Pod {

@@ -3,7 +3,7 @@
 use crate::{rules::Rule, search::explore, setup::Setup, world::Budget};
 
 /// `what`: how the violation that is found begins.
-fn finds(what: &str, setup: Setup) {
+pub(crate) fn finds(what: &str, setup: Setup) {
     let (name, rule) = (setup.name, setup.without);
     let found = explore(setup);
     let violation = found.violation.unwrap_or_default();
@@ -92,7 +92,8 @@ fn no_fence() {
 #[test]
 fn counted_from_the_answer() {
     let budget = Budget { slow: 1, cut: 1, ..Budget::default() };
-    finds("I1", two("from the answer", Rule::CountsFromSending, budget));
+    let setup = two("from the answer", Rule::CountsFromSending, budget);
+    finds("I1", Setup { prompt: true, ..setup });
 }
 
 #[test]

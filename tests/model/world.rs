@@ -1,15 +1,10 @@
-//! The state of the model: the Lease at the API, the pods, the members with what is lost and what is kept in a crash.
+//! The state of the model: the Lease at the API, the pods, the members; and what the decision orders, carried out.
 
 use std::sync::Arc;
 
-use podgres::ha::{
-    Action, Config, Goal, Input, Local, Memory, Mono, Server, Standby,
-    lease::{Began, Lease},
-    member::Account,
-    record::{Copy, Record},
-};
+use podgres::ha::{Action, Input, Memory, Mono, Server, lease::Lease, quorum::Names};
 
-use crate::{rules::Rule, setup::Setup};
+use crate::{member::Member, rules::Rule, setup::Setup};
 
 /// Seconds. Far from every other number, so that a time is recognised as one in `fingerprint`.
 pub(crate) const BASE: u64 = 1_000_000_000_000;
@@ -52,6 +47,10 @@ pub(crate) struct Budget {
     pub(crate) switchover: u8,
     /// A volume is replaced by an empty one.
     pub(crate) volume: u8,
+    /// A volume comes back as it once was, under another copy's id.
+    pub(crate) old_volume: u8,
+    /// A server dies, and its manager lives.
+    pub(crate) server: u8,
     /// Commits.
     pub(crate) commit: u8,
 }
@@ -102,57 +101,6 @@ pub(crate) enum Done {
     Missing,
 }
 
-/// What survives a crash: the data directory and the notes beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Disk {
-    pub(crate) data: podgres::ha::Data,
-    pub(crate) copy: String,
-    pub(crate) held: u64,
-    pub(crate) began: Option<Began>,
-    pub(crate) term: u64,
-    pub(crate) record: Option<Record>,
-    pub(crate) leader: String,
-    /// PostgreSQL's timeline.
-    pub(crate) timeline: u32,
-    /// The history: each commit and each promotion is one entry, different from all others.
-    pub(crate) log: Vec<u8>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Member {
-    pub(crate) config: Config,
-    /// The pod's number in `World::pods`.
-    pub(crate) pod: usize,
-    pub(crate) starts: u8,
-    pub(crate) up: bool,
-    pub(crate) slow: bool,
-    pub(crate) cut: bool,
-    pub(crate) memory: Memory,
-    pub(crate) disk: Disk,
-    pub(crate) server: Server,
-    pub(crate) goal: Option<Goal>,
-    /// When the fence fires.
-    pub(crate) fence: Option<u64>,
-    /// It has fired: what writes here is dead before the next tick.
-    pub(crate) dying: bool,
-    /// It has fired, and the manager does not know yet.
-    pub(crate) fired: bool,
-    pub(crate) requests: Vec<Request>,
-    pub(crate) asked: Option<Vec<String>>,
-    pub(crate) checkpoint: bool,
-    pub(crate) awaits: Option<String>,
-    pub(crate) told_to_end: bool,
-    /// What the watches told last.
-    pub(crate) lease_seen: Option<u64>,
-    /// What the Lease's watch is about to tell.
-    pub(crate) lease_coming: Option<Option<Lease>>,
-    pub(crate) pods_seen: Option<u64>,
-    /// Whether the timeline of the primary is yet to be noted.
-    pub(crate) timeline_unnoted: bool,
-    /// The term of a better member of which this one was told, and since when it may stand.
-    pub(crate) better: Option<(u64, u64)>,
-}
-
 /// An office that the API has granted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Granted {
@@ -173,79 +121,9 @@ pub(crate) struct World {
     pub(crate) granted: Vec<Granted>,
     pub(crate) copies: u8,
     pub(crate) entries: u8,
+    /// What clients of a synchronous cluster were told is committed, and in which term.
+    pub(crate) confirmed: Vec<(u8, u64)>,
     pub(crate) violation: Option<String>,
-}
-
-impl Member {
-    pub(crate) fn uid(&self) -> &str {
-        &self.config.uid
-    }
-
-    pub(crate) fn is_writable(&self) -> bool {
-        self.server == Server::Primary
-    }
-
-    /// Whether its loop turns.
-    pub(crate) fn runs(&self) -> bool {
-        self.up && !self.slow
-    }
-
-    pub(crate) fn address(&self) -> String {
-        format!("{}:5432", self.config.uid)
-    }
-
-    /// As `local_for_cluster` of the manager.
-    pub(crate) fn local(&self) -> Local {
-        Local {
-            data: self.disk.data,
-            copy: self.disk.copy.clone(),
-            system_id: (self.disk.data != podgres::ha::Data::Empty).then_some(SYSTEM),
-            began: self.disk.began,
-            record: self.disk.record.clone(),
-            held: self.disk.held,
-            address: self.address(),
-            server: if self.dying { Server::Changing } else { self.server },
-            state: "running",
-            ..Local::default()
-        }
-    }
-
-    /// Whom its server follows.
-    pub(crate) fn source(&self) -> String {
-        match self.memory.lease() {
-            Some(l) if l.holder == self.config.pod && l.pod_uid == self.config.uid => String::new(),
-            Some(l) if !l.address.is_empty() => l.address.clone(),
-            _ => self.disk.leader.clone(),
-        }
-    }
-
-    /// As `account` of the manager, with the position of this moment.
-    pub(crate) fn account(&self, now: u64) -> Account {
-        let memory = &self.memory;
-        let has_data = self.disk.data == podgres::ha::Data::Present;
-        let fenced = memory.pods.as_ref().and_then(|p| p.get(&self.config.pod)).is_some_and(|p| p.is_fenced());
-        let seen = match &memory.known {
-            podgres::ha::Known::Lease { lease, since } if !lease.holder.is_empty() => {
-                Some(mono(now).saturating_sub(*since))
-            }
-            _ => None,
-        };
-        let standby = memory.local.server == Server::Standby;
-        Account {
-            pod: self.config.pod.clone(),
-            instance: self.config.instance.clone(),
-            copy: has_data.then(|| self.disk.copy.clone()),
-            system_id: Some(SYSTEM.to_string()),
-            began: self.disk.began,
-            lsn: self.disk.log.len() as u64,
-            primary: memory.local.server == Server::Primary && memory.in_office().is_some(),
-            fit: has_data && standby && memory.terminating.is_none() && !fenced && self.config.priority > 0,
-            priority: self.config.priority,
-            term: memory.term,
-            // What is older is as old as can be, for every rule.
-            seen_ms: seen.map(|s| u64::try_from(s.as_millis()).unwrap().min(10_000)),
-        }
-    }
 }
 
 impl World {
@@ -274,9 +152,14 @@ impl World {
         let now = mono(self.now);
         let m = self.member(i);
         let before = std::mem::take(&mut m.memory);
+        let before_office = before.in_office().is_some();
         let (memory, actions) = podgres::ha::step(&m.config, before, now, input);
         m.memory = memory;
-        note_record(m);
+        m.note_record();
+        if before_office && m.memory.in_office().is_none() {
+            (m.stopping, m.confirming) = (None, None);
+        }
+        crate::rules::remembered(self, i);
         for action in actions {
             if let Some(action) = crate::rules::action(self, i, action) {
                 self.act(i, action);
@@ -305,7 +188,8 @@ impl World {
             Action::Aim(aim) => {
                 let m = self.member(i);
                 m.goal = Some(aim.goal);
-                if aim.kill {
+                // Nothing is quicker than the fence, which takes its time.
+                if aim.kill && !m.dying {
                     m.server = Server::Down;
                 }
             }
@@ -345,8 +229,20 @@ impl World {
             }
             Action::ClearSwitchover => self.annotate(|l| l.switchover_to = None),
             Action::NoteRecorded => self.member(i).disk.data = podgres::ha::Data::Present,
-            Action::Freeze(_) | Action::AskVotes { .. } | Action::Stop(_) | Action::Confirm(_) => {
+            Action::Freeze(_) | Action::AskVotes { .. } | Action::Stop(_) | Action::Confirm(_)
+                if !self.members[i].is_synchronous() =>
+            {
                 self.fails("an asynchronous cluster asks for votes, or for confirmations".into());
+            }
+            Action::Freeze(term) => self.freeze_self(i, term),
+            Action::AskVotes { term, of } => self.ask_votes(i, term, &of),
+            Action::Stop(before) => {
+                let m = self.member(i);
+                (m.confirms.file, m.stopping) = (Names::Nobody, Some(before));
+            }
+            Action::Confirm(names) => {
+                let m = self.member(i);
+                (m.confirms.file, m.confirming) = (names.clone(), Some(names));
             }
             Action::Discard | Action::PatchPod { .. } | Action::Event { .. } | Action::Restart | Action::Reinit => {}
         }
@@ -361,19 +257,15 @@ impl World {
     pub(crate) fn stop(&mut self, i: usize) {
         let keeps = self.budget.lost > 0;
         let m = self.member(i);
-        m.up = false;
-        m.slow = false;
-        m.cut = false;
-        m.server = Server::Down;
-        m.goal = None;
-        m.memory = Memory::default();
-        m.fence = None;
-        (m.dying, m.fired, m.checkpoint, m.told_to_end, m.timeline_unnoted) = (false, false, false, false, false);
-        (m.asked, m.awaits, m.lease_seen, m.lease_coming, m.pods_seen) = (None, None, None, None, None);
-        m.better = None;
-        m.requests.retain(|r| keeps && r.done.is_none() && matches!(r.what, What::Write { .. }));
-        m.requests.iter_mut().for_each(|r| r.orphan = true);
-        if !m.requests.is_empty() {
+        let requests = std::mem::take(&mut m.requests);
+        *m = m.after_crash();
+        let writes = requests.into_iter().filter(|r| keeps && r.done.is_none() && matches!(r.what, What::Write { .. }));
+        m.requests = writes.map(|r| Request { orphan: true, ..r }).collect();
+        let lost = !m.requests.is_empty();
+        if self.broken(Rule::PromiseOnDisk) {
+            self.member(i).disk.promised = 0;
+        }
+        if lost {
             self.budget.lost -= 1;
         }
     }
@@ -389,8 +281,12 @@ impl World {
 
     /// The deadline has come. The processes are dead a moment later.
     pub(crate) fn fire(&mut self, i: usize) {
+        let unfenced = self.setup.unfenced;
         let m = self.member(i);
         m.fence = None;
+        if unfenced {
+            return;
+        }
         m.fired = true;
         m.dying = true;
     }
@@ -403,44 +299,5 @@ impl World {
             self.api.version = version;
             self.api.change += 1;
         }
-    }
-
-    /// Who streams from `i`, as `pg_stat_replication` shows it.
-    pub(crate) fn standbys(&self, i: usize) -> Vec<Standby> {
-        let leader = &self.members[i];
-        let rows = (0..self.members.len()).filter(|j| *j != i && self.streams(*j, i));
-        rows.map(|j| {
-            let m = &self.members[j];
-            let copy = Copy { pod: m.config.pod.clone(), copy: m.disk.copy.clone() };
-            let lag = leader.disk.log.len().saturating_sub(m.disk.log.len()) as u64;
-            Standby { name: copy.application_name(), lag: Some(lag), streaming: true, flushed: None, replied: None }
-        })
-        .collect()
-    }
-
-    /// Whether `j` is connected to `i` and PostgreSQL finds nothing wrong with that.
-    pub(crate) fn streams(&self, j: usize, i: usize) -> bool {
-        let (from, to) = (&self.members[i], &self.members[j]);
-        if !from.up || !from.is_writable() || !to.up || to.server != Server::Standby || !self.is_source(j, i) {
-            return false;
-        }
-        match to.disk.timeline.cmp(&from.disk.timeline) {
-            std::cmp::Ordering::Less => from.disk.log.starts_with(&to.disk.log),
-            std::cmp::Ordering::Equal => to.disk.log.len() <= from.disk.log.len(),
-            std::cmp::Ordering::Greater => false,
-        }
-    }
-
-    pub(crate) fn is_source(&self, j: usize, i: usize) -> bool {
-        self.members[j].source() == self.members[i].address()
-    }
-}
-
-/// As `note_record` of the manager.
-fn note_record(m: &mut Member) {
-    let Some(lease) = m.memory.lease() else { return };
-    let leader = if lease.address.is_empty() { m.disk.leader.clone() } else { lease.address.clone() };
-    if lease.term >= m.disk.term {
-        (m.disk.term, m.disk.record, m.disk.leader) = (lease.term, lease.record.clone(), leader);
     }
 }
