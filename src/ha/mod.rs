@@ -202,6 +202,8 @@ impl Turn<'_> {
         let Some(writing) = self.m.writing.take() else { return };
         let ours = result.is_ok();
         match result {
+            // The watch was quicker, and does not tell again what it has told.
+            Ok(lease) if self.is_older(&lease) => {}
             Ok(lease) => self.saw(Some(lease)),
             Err(Refusal::Conflict | Refusal::Missing) => self.read(),
             // It may have been carried out or not: only what the Lease says then tells.
@@ -214,7 +216,7 @@ impl Turn<'_> {
             self.m.retry_at = self.now;
         }
         match writing {
-            Writing::Take { direct, .. } if ours => self.enter_office(sent, direct),
+            Writing::Take { direct, .. } if ours && self.holds() => self.enter_office(sent, direct),
             Writing::Take { .. } => self.m.office = Office::Out,
             Writing::Renew if ours => self.renewed(sent),
             Writing::Free if ours => self.freed(),
@@ -227,6 +229,12 @@ impl Turn<'_> {
         self.m.trouble = Some(why);
         self.m.retry_at = self.now + RETRY;
         self.read();
+    }
+
+    /// Whether the Lease names this start of this manager, as far as is known by now.
+    fn holds(&self) -> bool {
+        let mine = |l: &lease::Lease| l.holder == self.config.pod && l.instance == self.config.instance;
+        self.m.lease().is_some_and(mine)
     }
 
     fn read(&mut self) {

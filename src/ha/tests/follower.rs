@@ -116,6 +116,33 @@ fn the_one_behind_leaves_it_to_the_one_ahead_for_a_second() {
     assert!(b.writes(), "{:?}", b.memory.reason);
 }
 
+/// Found by the model check: a leader slept until its office was over, and what it saw then was first the Lease of the next
+/// leader, then the answer to its own last renewal. That leader died, its Lease never changed again, and this one waited for
+/// ever for the end of an office that had ended.
+#[test]
+fn the_late_answer_to_a_write_brings_no_old_lease_back() {
+    let mut a = Member::leader("a");
+    a.after(a.config.renew);
+    let mut renewed = a.take_written().unwrap();
+    renewed.version = "20".into();
+    let other = Lease { version: "21".into(), term: 9, ..led_by("b") };
+    a.give(Input::Lease(Some(other.clone())));
+    assert!(a.memory.in_office().is_none());
+    a.give(Input::Written { sent: a.now, result: Ok(renewed) });
+    assert_eq!(a.memory.lease(), Some(&other));
+}
+
+#[test]
+fn an_office_that_is_over_before_its_grant_is_known_is_not_entered() {
+    let mut b = Member::standby("b", &freed(Some(&copy("b"))));
+    let mut taken = b.take_written().unwrap();
+    taken.version = "12".into();
+    b.give(Input::Lease(Some(Lease { version: "13".into(), term: 9, ..led_by("c") })));
+    b.give(Input::Written { sent: b.now, result: Ok(taken) });
+    assert!(b.memory.in_office().is_none());
+    assert_eq!(b.memory.lease().unwrap().holder, "c");
+}
+
 #[test]
 fn a_read_that_the_watch_has_overtaken_is_made_again() {
     let mut b = Member::standby("b", &led_by("a"));
