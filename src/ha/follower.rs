@@ -361,7 +361,9 @@ impl Turn<'_> {
 
     fn take_office(&mut self, over: Option<String>, lease: &Lease, direct: bool) {
         let term = lease.term.max(self.m.term) + 1;
-        let taken = Lease { term, free: None, ..self.signed(lease) };
+        // What the new leader goes on from: a standby that has more waits until the new timeline is known (trace T13).
+        let timeline = self.m.local.began.or(lease.timeline);
+        let taken = Lease { term, free: None, timeline, ..self.signed(lease) };
         // The last renewal of an office that was fenced may still be on its way.
         if self.write(Writing::Take { direct }, over, taken) {
             self.m.office = Office::Taking;

@@ -79,6 +79,12 @@ impl Began {
     pub fn contradicts(self, other: Self) -> bool {
         self.timeline == other.timeline && self.term != other.term
     }
+
+    /// Whether this one was begun after all that whose leader knows: it has not said yet what it began itself, and may choose
+    /// the same number.
+    pub fn is_after(self, other: Self) -> bool {
+        self.term > other.term
+    }
 }
 
 #[cfg(test)]

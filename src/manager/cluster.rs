@@ -428,7 +428,7 @@ impl Manager {
     pub(super) fn streams(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         let theirs = cluster.memory.lease().and_then(|l| l.timeline);
-        let other = theirs.zip(cluster.notes.began).is_some_and(|(a, b)| a.contradicts(b));
+        let other = theirs.zip(cluster.notes.began).is_some_and(|(a, b)| a.contradicts(b) || b.is_after(a));
         if theirs.is_some() && theirs != cluster.notes.began && !other {
             cluster.notes.began = theirs;
             self.save_notes();

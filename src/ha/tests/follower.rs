@@ -116,6 +116,18 @@ fn the_one_behind_leaves_it_to_the_one_ahead_for_a_second() {
     assert!(b.writes(), "{:?}", b.memory.reason);
 }
 
+/// Found by the model check (trace T13): b was promoted and died before anybody knew, a was promoted to a timeline of the
+/// same number, and b came back before a had said so. The Lease still told of b's own timeline, or of the one before.
+#[test]
+fn who_takes_office_says_from_where_it_goes_on() {
+    let began = |term, timeline| Some(Began { term, timeline });
+    let known = Lease { timeline: began(7, 2), ..freed(Some(&copy("b"))) };
+    let mut b = Member::standby("b", &known);
+    let taken = b.take_written().unwrap();
+    assert_eq!(taken.timeline, began(1, 1), "the timeline that its data are on, not that of the last leader");
+    assert!(Began { term: 7, timeline: 2 }.is_after(taken.timeline.unwrap()), "whoever was promoted in term 7 waits");
+}
+
 /// Found by the model check: a leader slept until its office was over, and what it saw then was first the Lease of the next
 /// leader, then the answer to its own last renewal. That leader died, its Lease never changed again, and this one waited for
 /// ever for the end of an office that had ended.

@@ -37,10 +37,16 @@ impl Manager {
         self.cluster.as_ref().is_some_and(|c| c.notes.is_frozen())
     }
 
-    /// Whether a standby here may have a source. Whoever takes over by votes receives nothing more either.
+    /// Whether a standby here may have a source. Whoever takes over by votes receives nothing more either, and whoever was
+    /// promoted after all that the leader knows waits until that one has said what it began itself: by then the two timelines
+    /// are known to be others, if they have the same number.
     pub(in crate::manager) fn may_receive(&self) -> bool {
         let taken = |c: &super::Cluster| c.config.sync.standbys > 0 && c.memory.office != ha::Office::Out;
-        !self.is_frozen() && !self.cluster.as_ref().is_some_and(taken)
+        let after = |c: &super::Cluster| {
+            let theirs = c.memory.lease().filter(|l| !l.holder.is_empty()).and_then(|l| l.timeline);
+            c.notes.began.zip(theirs).is_some_and(|(ours, theirs)| ours.is_after(theirs))
+        };
+        !self.is_frozen() && !self.cluster.as_ref().is_some_and(|c| taken(c) || after(c))
     }
 
     /// Receives again when it may. What becomes a standby later finds its source by itself.
