@@ -74,19 +74,23 @@ pub(crate) enum Act {
     LoseVote(usize, usize),
 }
 
-impl Act {
-    /// Whether it only tells somebody what is so anyway.
-    pub(crate) fn is_prompt(&self) -> bool {
-        match self {
-            Self::Attend(_) | Self::Reply(..) | Self::Watch(_) | Self::Pods(_) | Self::Accounts(_) | Self::Timer(_) => true,
-            Self::NoteTimeline(_) | Self::Checkpointed(_) | Self::CaughtUp(..) => true,
-            Self::Prove(_) | Self::Confirmed(_) | Self::Look(_) | Self::Connect(_) | Self::Disconnect(_) => true,
-            _ => false,
-        }
-    }
-}
-
 impl World {
+    /// What only tells somebody what is so anyway, if the setup wants that to happen at once.
+    pub(crate) fn prompt_step(&self) -> Option<Act> {
+        if !self.setup.prompt || self.violation.is_some() {
+            return None;
+        }
+        let mut acts = Vec::new();
+        self.steps(&mut acts);
+        acts.into_iter().find(|act| match act {
+            Act::Attend(_) | Act::Reply(..) | Act::Watch(_) | Act::Pods(_) | Act::Timer(_) => true,
+            Act::Accounts(_) => self.budget.deaf == 0,
+            Act::NoteTimeline(_) | Act::Checkpointed(_) | Act::CaughtUp(..) => true,
+            Act::Prove(_) | Act::Confirmed(_) | Act::Look(_) | Act::Connect(_) | Act::Disconnect(_) => true,
+            _ => false,
+        })
+    }
+
     /// What a healthy system does of itself, without the passing of time.
     pub(crate) fn steps(&self, acts: &mut Vec<Act>) {
         for (i, m) in self.members.iter().enumerate() {
@@ -140,7 +144,7 @@ impl World {
         if m.timeline_unnoted {
             acts.push(Act::NoteTimeline(i));
         }
-        if m.may_receive() && self.leader_of(i).is_some_and(|l| self.has_diverged(i, l)) {
+        if self.may_receive(i) && self.leader_of(i).is_some_and(|l| self.has_diverged(i, l)) {
             acts.push(Act::Repair(i));
         }
         if m.checkpoint {

@@ -124,9 +124,12 @@ impl World {
         self.members.iter().enumerate().filter_map(move |(j, m)| Some((j, m.wire.as_ref().filter(|w| w.to == i)?)))
     }
 
-    /// Without the rule a vote is only words.
+    /// As `may_receive` of the manager. Without the rule a vote is only words.
     pub(crate) fn may_receive(&self, j: usize) -> bool {
-        self.members[j].may_receive() || self.broken(Rule::VoteFreezes)
+        let m = &self.members[j];
+        let frozen = m.is_frozen() && !self.broken(Rule::VoteFreezes);
+        let waits = m.is_after_leader() && !self.broken(Rule::LineageIsTerm);
+        !frozen && !waits
     }
 
     fn would_connect(&self, j: usize) -> Option<usize> {

@@ -16,11 +16,7 @@ use crate::{
 impl World {
     /// What nothing depends on happens at once, if the setup wants that.
     pub(crate) fn goes_on(&mut self) {
-        let mut acts = Vec::new();
-        while self.setup.prompt && self.violation.is_none() {
-            acts.clear();
-            self.steps(&mut acts);
-            let Some(act) = acts.iter().find(|act| act.is_prompt()).copied() else { return };
+        while let Some(act) = self.prompt_step() {
             self.happens(act);
         }
     }
@@ -223,10 +219,10 @@ impl World {
             }
             Act::OldVolume(i) => {
                 self.budget.old_volume -= 1;
-                let Disk { data, copy, log, .. } = self.members[i].disk.clone();
+                let Disk { data, system, copy, log, .. } = self.members[i].disk.clone();
                 self.lose_volume(i);
                 let disk = &mut self.member(i).disk;
-                (disk.data, disk.log) = (data, log[..1].to_vec());
+                (disk.data, disk.system, disk.log) = (data, system, log[..1].to_vec());
                 (disk.began, disk.timeline) = (Some(Began { term: 1, timeline: 1 }), 1);
                 if self.broken(Rule::CopyIsMember) {
                     self.member(i).disk.copy = copy;
@@ -263,7 +259,7 @@ impl World {
         self.pods_changed();
     }
 
-    fn empty_disk(&mut self) -> Disk {
+    pub(crate) fn empty_disk(&mut self) -> Disk {
         self.copies += 1;
         Disk { copy: format!("copy{}", self.copies), ..Disk::default() }
     }

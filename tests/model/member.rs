@@ -10,13 +10,15 @@ use podgres::ha::{
 use crate::{
     confirm::{Confirms, Wire},
     votes::Question,
-    world::{Request, SYSTEM, mono},
+    world::{Request, mono},
 };
 
 /// What survives a crash: the data directory and the notes beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Disk {
     pub(crate) data: Data,
+    /// The cluster's identity, which each initdb draws.
+    pub(crate) system: u64,
     pub(crate) copy: String,
     pub(crate) held: u64,
     pub(crate) began: Option<Began>,
@@ -152,10 +154,16 @@ impl Member {
         format!("{}:5432", self.config.uid)
     }
 
-    /// As `may_receive` of the manager, and `is_frozen` of its notes.
-    pub(crate) fn may_receive(&self) -> bool {
+    /// As `is_frozen` of the manager's notes, and what `may_receive` says of who takes office.
+    pub(crate) fn is_frozen(&self) -> bool {
         let taken = self.is_synchronous() && self.memory.office != Office::Out;
-        self.disk.promised <= self.disk.leader_term && !taken
+        self.disk.promised > self.disk.leader_term || taken
+    }
+
+    /// Whether it was promoted after all that the leader knows.
+    pub(crate) fn is_after_leader(&self) -> bool {
+        let theirs = self.memory.lease().filter(|l| !l.holder.is_empty()).and_then(|l| l.timeline);
+        self.disk.began.zip(theirs).is_some_and(|(ours, theirs)| ours.is_after(theirs))
     }
 
     /// As `local_for_cluster` of the manager.
@@ -163,7 +171,7 @@ impl Member {
         Local {
             data: self.disk.data,
             copy: self.disk.copy.clone(),
-            system_id: (self.disk.data != Data::Empty).then_some(SYSTEM),
+            system_id: (self.disk.data != Data::Empty).then_some(self.disk.system),
             began: self.disk.began,
             record: self.disk.record.clone(),
             held: self.disk.held,
@@ -198,7 +206,7 @@ impl Member {
             pod: self.config.pod.clone(),
             instance: self.config.instance.clone(),
             copy: has_data.then(|| self.disk.copy.clone()),
-            system_id: Some(SYSTEM.to_string()),
+            system_id: has_data.then(|| self.disk.system.to_string()),
             began: self.disk.began,
             lsn: self.lsn(),
             primary: memory.local.server == Server::Primary && memory.in_office().is_some(),

@@ -4,7 +4,7 @@ use podgres::ha::{Data, Goal, Server, lease::Began};
 
 use crate::{
     rules::Rule,
-    world::World,
+    world::{SYSTEM, World},
 };
 
 impl World {
@@ -19,7 +19,7 @@ impl World {
             (Some(Goal::Down), s) => s != Server::Down,
             (Some(Goal::Standby), Server::Primary) => true,
             (Some(Goal::Standby), Server::Down) if present => may_start,
-            (Some(Goal::Standby), Server::Down) => may_start && m.may_receive() && self.leader_of(i).is_some(),
+            (Some(Goal::Standby), Server::Down) => may_start && self.may_receive(i) && self.leader_of(i).is_some(),
             (Some(Goal::Primary { .. }), Server::Down) => may_start && present,
             (Some(Goal::Primary { .. }), Server::Standby) => true,
             (Some(Goal::Initialise), Server::Down) => may_start && m.disk.data == Data::Empty,
@@ -36,6 +36,8 @@ impl World {
             (Some(Goal::Initialise), _) => {
                 (m.disk.data, m.disk.timeline) = (Data::Unrecorded, 1);
                 self.entry(i);
+                let drawn = SYSTEM + u64::from(self.entries);
+                self.member(i).disk.system = drawn;
             }
             (Some(Goal::Standby), Server::Down) if m.disk.data == Data::Present => m.server = Server::Standby,
             (Some(Goal::Standby), Server::Down) => {
@@ -91,7 +93,7 @@ impl World {
     pub(crate) fn streams(&self, j: usize, i: usize) -> bool {
         match self.members[j].is_synchronous() {
             true => self.members[j].wire.as_ref().is_some_and(|wire| wire.to == i && !wire.dead),
-            false => self.is_source(j, i) && self.may_stream(j, i),
+            false => self.is_source(j, i) && self.may_stream(j, i) && self.may_receive(j),
         }
     }
 
@@ -134,7 +136,7 @@ impl World {
     fn new_timeline(&self, i: usize) -> Option<Began> {
         let m = &self.members[i];
         let theirs = m.memory.lease().and_then(|l| l.timeline)?;
-        let other = m.disk.began.is_some_and(|b| b.contradicts(theirs));
+        let other = m.disk.began.is_some_and(|b| b.contradicts(theirs) || b.is_after(theirs));
         (m.disk.began != Some(theirs) && !other).then_some(theirs)
     }
 
@@ -196,7 +198,7 @@ impl World {
         let began = m.memory.lease().and_then(|l| l.timeline);
         m.disk.copy = copy;
         (m.disk.data, m.disk.held, m.disk.began) = (Data::Present, 0, began);
-        (m.disk.log, m.disk.timeline) = (from.log, from.timeline);
+        (m.disk.log, m.disk.timeline, m.disk.system) = (from.log, from.timeline, from.system);
         self.pods_changed();
     }
 }

@@ -63,8 +63,16 @@ pub(crate) enum Prelude {
     Alone,
     /// A commit is confirmed by the second member only.
     OneHasIt,
+    /// And it sleeps, the leader is dead, and its Lease is about to run out.
+    BestSleeps,
     /// The leader's manager sleeps, and its Lease is about to run out.
     Asleep,
+    /// And the third member is frozen for the second, who does not know yet. A commit waits for one of them.
+    Voted,
+    /// And that third one sleeps.
+    VoterSleeps,
+    /// All but the leader are down, and about to leave the record.
+    Leaving,
     /// The first leader was deleted by force and sleeps, its server does not; the pod of its name leads now. The third member
     /// has not received anything meanwhile.
     TwoOfOneName,
@@ -120,6 +128,7 @@ impl Setup {
         };
         let disk = |n: usize| Disk {
             data: Data::Present,
+            system: SYSTEM,
             copy: copy(n),
             held: 0,
             began: Some(began),
@@ -189,10 +198,10 @@ impl Prelude {
     fn play(self, mut world: World) -> World {
         match self {
             Self::Calm => world,
-            Self::Alone => {
+            Self::Alone | Self::Leaving => {
                 (1..world.members.len()).for_each(|i| world.stop(i));
                 world.tidy();
-                settle(world, 8, &without_restarts)
+                settle(world, if self == Self::Alone { 8 } else { 3 }, &without_restarts)
             }
             Self::OneHasIt => {
                 world.budget.commit = 1;
@@ -202,10 +211,36 @@ impl Prelude {
                 assert_eq!(world.confirmed.len(), 1, "the second member confirms it");
                 world
             }
+            Self::BestSleeps => {
+                world = Self::OneHasIt.play(world);
+                world.budget = Budget { node: 1, slow: 1, ..Budget::default() };
+                world.happens(Act::Slow(1));
+                world.happens(Act::NodeCrash(0));
+                settle(world, 3, &without_restarts)
+            }
             Self::Asleep => {
                 world.budget.slow = 1;
                 world.happens(Act::Slow(0));
                 settle(world, 3, &|_| true)
+            }
+            Self::Voted => {
+                world = Self::Asleep.play(world);
+                let none =
+                    |act: &Act| !matches!(act, Act::Timer(2) | Act::Accounts(2) | Act::Voted(..) | Act::Serve(..));
+                world = settle(world, 1, &none);
+                world.happens(Act::Voted(1, 0));
+                world = settle(world, 0, &none);
+                world.budget.commit = 1;
+                world.happens(Act::Commit(0));
+                world.happens(Act::Backend(0, 0));
+                assert!(world.members[2].is_frozen() && !world.members[1].questions.is_empty(), "the third has voted");
+                world
+            }
+            Self::VoterSleeps => {
+                world = Self::Voted.play(world);
+                world.budget.slow = 1;
+                world.happens(Act::Slow(2));
+                world
             }
             Self::TwoOfOneName => {
                 world.budget = Budget { slow: 1, force: 1, switchover: 1, ..Budget::default() };
@@ -232,7 +267,7 @@ impl World {
             let status = Status {
                 instance: format!("{}-{}", m.config.uid, m.starts),
                 copy: has_data.then(|| m.disk.copy.clone()),
-                system_id: has_data.then(|| SYSTEM.to_string()),
+                system_id: has_data.then(|| m.disk.system.to_string()),
                 priority: m.config.priority,
                 promised: if self.broken(Rule::TakesUpPromises) { 0 } else { m.disk.promised },
                 ..Status::default()

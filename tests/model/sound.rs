@@ -53,7 +53,10 @@ fn two_touch_node() {
 
 #[test]
 fn two_switchover() {
-    holds_in_part(Setup { calm_every: 7, ..Setup::new("two switchover", 2, Budget { switchover: 1, ..Budget::default() }) });
+    holds_in_part(Setup {
+        calm_every: 7,
+        ..Setup::new("two switchover", 2, Budget { switchover: 1, ..Budget::default() })
+    });
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(crate) fn finds(what: &str, setup: Setup) {
 }
 
 fn two(name: &'static str, rule: Rule, budget: Budget) -> Setup {
-    Setup::new(name, 2, budget).without(rule)
+    Setup { prompt: true, ..Setup::new(name, 2, budget).without(rule) }
 }
 
 #[test]
@@ -22,18 +22,21 @@ fn t1_take_back_and_slow_target() {
 
 #[test]
 fn t2_two_managers_of_one_name() {
-    finds("I1", two("T2", Rule::InstanceIsIdentity, Budget { force: 1, ..Budget::default() }));
+    let setup = two("T2", Rule::InstanceIsIdentity, Budget { force: 1, ..Budget::default() });
+    finds("I1", Setup { prompt: false, ..setup });
 }
 
 #[test]
 fn t3_the_next_may() {
     let budget = Budget { crash: 1, commit: 1, ..Budget::default() };
-    finds("loss", Setup { lazy: true, ..Setup::new("T3", 3, budget).without(Rule::BestFirst) });
+    let setup = Setup::new("T3", 3, budget).without(Rule::BestFirst);
+    finds("loss", Setup { lazy: true, prompt: true, ..setup });
 }
 
 #[test]
 fn t7_a_deleted_lease() {
-    finds("I1", two("T7", Rule::AbsentIsNotFree, Budget { delete: 1, deaf: 1, ..Budget::default() }));
+    let setup = two("T7", Rule::AbsentIsNotFree, Budget { delete: 1, deaf: 1, ..Budget::default() });
+    finds("I1", Setup { prompt: false, ..setup });
 }
 
 #[test]
@@ -43,7 +46,8 @@ fn t7_a_restored_lease() {
 
 #[test]
 fn t9_a_deleted_pod_that_lives() {
-    finds("I1", two("T9", Rule::DeletedIsNotDead, Budget { pod: 1, deaf: 1, ..Budget::default() }));
+    let setup = two("T9", Rule::DeletedIsNotDead, Budget { pod: 1, deaf: 1, ..Budget::default() });
+    finds("I1", Setup { prompt: false, ..setup });
 }
 
 #[test]
@@ -92,15 +96,14 @@ fn no_fence() {
 #[test]
 fn counted_from_the_answer() {
     let budget = Budget { slow: 1, cut: 1, ..Budget::default() };
-    let setup = two("from the answer", Rule::CountsFromSending, budget);
-    finds("I1", Setup { prompt: true, ..setup });
+    finds("I1", two("from the answer", Rule::CountsFromSending, budget));
 }
 
 #[test]
 fn t13_one_number_two_histories() {
     let budget = Budget { crash: 2, ..Budget::default() };
     let setup = Setup::new("T13", 3, budget).without(Rule::LineageIsTerm);
-    finds("I4", Setup { lazy: true, ..setup });
+    finds("I4", Setup { lazy: true, prompt: true, ..setup });
 }
 
 #[test]

@@ -55,6 +55,29 @@ pub(crate) struct Budget {
     pub(crate) commit: u8,
 }
 
+impl Budget {
+    pub(crate) const NONE: Self = Self {
+        crash: 0,
+        node: 0,
+        slow: 0,
+        cut: 0,
+        lost: 0,
+        deaf: 0,
+        delete: 0,
+        restore: 0,
+        touch: 0,
+        pause: 0,
+        fenced: 0,
+        pod: 0,
+        force: 0,
+        switchover: 0,
+        volume: 0,
+        old_volume: 0,
+        server: 0,
+        commit: 0,
+    };
+}
+
 /// The API server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Api {
@@ -94,6 +117,7 @@ pub(crate) enum What {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there are few, and it nearly always is the largest")]
 pub(crate) enum Done {
     Read(Option<Lease>),
     Written(Box<Lease>),
@@ -244,7 +268,14 @@ impl World {
                 let m = self.member(i);
                 (m.confirms.file, m.confirming) = (names.clone(), Some(names));
             }
-            Action::Discard | Action::PatchPod { .. } | Action::Event { .. } | Action::Restart | Action::Reinit => {}
+            Action::Discard => {
+                let disk = self.empty_disk();
+                let m = self.member(i);
+                (m.disk.data, m.disk.system, m.disk.copy, m.disk.began) = (disk.data, disk.system, disk.copy, None);
+                (m.disk.held, m.disk.timeline, m.disk.log) = (0, 0, Vec::new());
+                self.pods_changed();
+            }
+            Action::PatchPod { .. } | Action::Event { .. } | Action::Restart | Action::Reinit => {}
         }
     }
 
