@@ -123,7 +123,9 @@ fn is_expected(world: &World) -> bool {
         let there = world.members.iter().position(|x| x.uid() == m.uid()) == pod.member;
         m.up && m.disk.data == Data::Present && admitted && there && !pod.fenced && !pod.deleting && !m.told_to_end
     };
-    let votes = lease.and_then(|l| l.record.as_ref()).map_or(1, |r| r.votes);
+    // Without a Lease nobody knows which record was the last, and everybody is to vote.
+    let all = world.members.iter().filter(|m| m.is_synchronous() && m.disk.data == Data::Present).count().max(1);
+    let votes = lease.map_or(all, |l| l.record.as_ref().map_or(1, |r| r.votes));
     let held = |m: &Member| lease.is_some_and(|l| l.term == m.disk.held);
     let able = || world.members.iter().filter(|m| may_lead(m));
     !held_up && (able().count() >= votes || able().any(|m| held(m)))

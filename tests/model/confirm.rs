@@ -80,7 +80,7 @@ impl World {
                 None if self.would_connect(j).is_some() => acts.push(Act::Connect(j)),
                 Some(wire) if wire.dead => acts.push(Act::HangUp(j)),
                 Some(wire) => {
-                    if m.source() != self.members[wire.to].address() || !self.may_receive(j) {
+                    if !self.is_source(j, wire.to) || !self.may_receive(j) {
                         acts.push(Act::Disconnect(j));
                     }
                     if wire.flushed != Some(m.lsn()) || self.releases(j).is_some() {

@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    fn is_source(&self, j: usize, i: usize) -> bool {
+    pub(crate) fn is_source(&self, j: usize, i: usize) -> bool {
         let (source, leader) = (self.members[j].source(), &self.members[i]);
         // A name is that of two members when one of them was deleted by force.
         let named = self.broken(Rule::AddressNotName) && source.starts_with(&leader.config.pod);

@@ -7,7 +7,7 @@ pub(crate) fn holds(setup: Setup) {
     assert!(found.violation.is_none(), "{}\n{}", found.violation.unwrap_or_default(), found.trace);
 }
 
-fn is_full() -> bool {
+pub(crate) fn is_full() -> bool {
     std::env::var("PODGRES_MODEL").is_ok_and(|v| v == "full")
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     setup::{Prelude, Setup},
-    sound::{holds, holds_in_full, holds_in_part},
+    sound::{holds, holds_in_full, holds_in_part, is_full},
     world::Budget,
 };
 
@@ -31,19 +31,21 @@ fn sync_two_crash() {
 #[test]
 fn sync_two_joins() {
     let budget = Budget { crash: 1, commit: 1, ..NOTHING };
-    holds_in_part(Setup { prelude: Prelude::Alone, ..sync("sync two joins", 2, budget) });
+    let setup = sync("sync two joins", 2, budget);
+    holds_in_part(Setup { prelude: Prelude::Alone, lazy: is_full(), ..setup });
 }
 
 #[test]
 fn sync_two_leaves() {
     let budget = Budget { crash: 1, commit: 1, ..NOTHING };
-    holds_in_part(Setup { prelude: Prelude::Leaving, ..sync("sync two leaves", 2, budget) });
+    let setup = sync("sync two leaves", 2, budget);
+    holds_in_part(Setup { prelude: Prelude::Leaving, lazy: is_full(), ..setup });
 }
 
 #[test]
 fn sync_two_cut_deaf() {
     let setup = sync("sync two cut deaf", 2, Budget { cut: 1, deaf: 1, ..NOTHING });
-    holds_in_part(Setup { lazy: false, ..setup });
+    holds_in_part(Setup { lazy: false, calm_every: 400, ..setup });
 }
 
 #[test]
@@ -61,13 +63,19 @@ fn sync_two_server() {
 #[test]
 fn sync_two_old_volume() {
     let setup = sync("sync two old volume", 2, Budget { old_volume: 1, node: 1, ..NOTHING });
-    holds_in_part(Setup { prelude: Prelude::OneHasIt, lazy: false, ..setup });
+    holds_in_part(Setup { prelude: Prelude::OneHasIt, lazy: false, calm_every: 400, ..setup });
 }
 
 #[test]
 fn sync_two_slow_unfenced() {
     let setup = unfenced("sync two slow unfenced", 2, Budget { slow: 1, commit: 1, ..NOTHING });
-    holds_in_part(Setup { lazy: false, ..setup });
+    holds_in_full(Setup { lazy: false, prompt: true, ..setup });
+}
+
+#[test]
+fn sync_two_asleep() {
+    let setup = unfenced("sync two asleep", 2, Budget { commit: 1, crash: 1, ..NOTHING });
+    holds_in_part(Setup { prelude: Prelude::Asleep, lazy: is_full(), ..setup });
 }
 
 #[test]
