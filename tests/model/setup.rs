@@ -59,6 +59,8 @@ pub(crate) struct Setup {
 pub(crate) enum Prelude {
     /// All members run, and nothing happens.
     Calm,
+    /// The leader has restarted in place.
+    Restarted,
     /// All but the leader are down for so long that the record is its own.
     Alone,
     /// A commit is confirmed by the second member only.
@@ -198,6 +200,11 @@ impl Prelude {
     fn play(self, mut world: World) -> World {
         match self {
             Self::Calm => world,
+            Self::Restarted => {
+                world.budget.crash = 1;
+                world.happens(Act::Crash(0));
+                settle(world, 1, &|_| true)
+            }
             Self::Alone | Self::Leaving => {
                 (1..world.members.len()).for_each(|i| world.stop(i));
                 world.tidy();

@@ -1,6 +1,11 @@
 //! With a rule taken out, what it is there for is found: the traces of 04-traces.md, as far as they concern these rules.
 
-use crate::{rules::Rule, search::explore, setup::Setup, world::Budget};
+use crate::{
+    rules::Rule,
+    search::explore,
+    setup::{Prelude, Setup},
+    world::Budget,
+};
 
 /// `what`: how the violation that is found begins.
 pub(crate) fn finds(what: &str, setup: Setup) {
@@ -52,8 +57,8 @@ fn t9_a_deleted_pod_that_lives() {
 
 #[test]
 fn t9_the_message_of_the_container_before() {
-    let budget = Budget { crash: 1, pod: 1, deaf: 1, ..Budget::default() };
-    finds("I1", two("T9, message", Rule::MessageOfInstance, budget));
+    let setup = two("T9, message", Rule::MessageOfInstance, Budget { pod: 1, deaf: 1, ..Budget::default() });
+    finds("I1", Setup { prelude: Prelude::Restarted, prompt: false, ..setup });
 }
 
 #[test]
