@@ -61,6 +61,8 @@ pub(crate) enum Prelude {
     Calm,
     /// The leader has restarted in place.
     Restarted,
+    /// The second member is cut off from the API, and soon does not know of a leader any more.
+    CutOff,
     /// All but the leader are down for so long that the record is its own.
     Alone,
     /// A commit is confirmed by the second member only.
@@ -204,6 +206,11 @@ impl Prelude {
                 world.budget.crash = 1;
                 world.happens(Act::Crash(0));
                 settle(world, 1, &|_| true)
+            }
+            Self::CutOff => {
+                world.budget.cut = 1;
+                world.happens(Act::Cut(1));
+                settle(world, 3, &|_| true)
             }
             Self::Alone | Self::Leaving => {
                 (1..world.members.len()).for_each(|i| world.stop(i));

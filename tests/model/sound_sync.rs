@@ -45,9 +45,14 @@ fn sync_two_leaves() {
 }
 
 #[test]
+fn sync_two_cut_off() {
+    let setup = sync("sync two cut off", 2, Budget { deaf: 1, commit: 1, ..NOTHING });
+    holds_in_part(Setup { prelude: Prelude::CutOff, lazy: false, ..setup });
+}
+
+#[test]
 fn sync_two_cut_deaf() {
-    let setup = sync("sync two cut deaf", 2, Budget { cut: 1, deaf: 1, ..NOTHING });
-    holds_in_part(Setup { lazy: false, calm_every: 400, ..setup });
+    holds_in_full(Setup { lazy: false, ..sync("sync two cut deaf", 2, Budget { cut: 1, deaf: 1, ..NOTHING }) });
 }
 
 #[test]

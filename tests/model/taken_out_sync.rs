@@ -3,6 +3,7 @@
 use crate::{
     rules::Rule,
     setup::{Prelude, Setup},
+    sound::holds_in_full,
     taken_out::finds,
     world::Budget,
 };
@@ -63,6 +64,13 @@ fn t5_a_vote_that_does_not_freeze() {
 #[test]
 fn t5_a_promise_that_is_not_on_disk() {
     finds("I2", voted("T5, promise", Rule::PromiseOnDisk, Budget { crash: 1, ..Budget::default() }));
+}
+
+/// Nothing is lost for it here: what a candidate receives after its own vote it has itself, and no other member's vote is
+/// for less. What the rule is there for is below the model: a server is promoted where it has replayed to.
+#[test]
+fn t5_a_candidate_that_does_not_freeze_itself() {
+    holds_in_full(asleep("T5, candidate", Rule::CandidateFreezes, Budget { commit: 1, crash: 1, ..Budget::default() }));
 }
 
 #[test]
