@@ -38,7 +38,7 @@ impl Campaign {
         let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
         let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
         let seed = number("PODGRES_TEST_SEED").unwrap_or_else(|| u64::from(time)) | 1;
-        let length = Duration::from_secs(number("PODGRES_TEST_SECONDS").unwrap_or(40));
+        let length = Duration::from_secs(number("PODGRES_TEST_SECONDS").unwrap_or(30));
         println!("the same faults again: PODGRES_TEST_SEED={seed}");
         let mut random = Random(seed);
         let settings: &[&str] = if self.sync { &["PODGRES_SYNC=1"] } else { &[] };

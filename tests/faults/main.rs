@@ -1,7 +1,7 @@
 //! A campaign of random faults on real members under the load of several clients, whose history decides: README.md beside
 //! this file says which faults and what must hold.
 //!
-//! `PODGRES_TEST_SECONDS` is how long each campaign goes on (default: 40), `PODGRES_TEST_SEED` has the same faults again.
+//! `PODGRES_TEST_SECONDS` is how long each campaign goes on (default: 30), `PODGRES_TEST_SEED` has the same faults again.
 
 #![allow(
     dead_code,

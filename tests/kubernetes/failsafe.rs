@@ -12,13 +12,19 @@ use crate::{
     network::{BOTH, Direction},
 };
 
-/// The default of `lease-duration`, and what a busy machine may add.
-const LEASE: Duration = Duration::from_secs(10);
+/// Shorter than the default, as all of this takes several of them.
+const LEASE: Duration = Duration::from_secs(6);
+const TIMES: [&str; 3] = ["PODGRES_LEASE_DURATION=6s", "PODGRES_RENEW_INTERVAL=1s", "PODGRES_FENCE_MARGIN=2s"];
+/// What a busy machine may add.
 const SLACK: Duration = Duration::from_secs(5);
 /// Between two commits of a primary that has not stopped, on a busy machine.
 const HICCUP: Duration = Duration::from_secs(2);
 /// What a failover of an asynchronous cluster may lose.
 const TAIL: Duration = Duration::from_secs(1);
+
+fn cluster(major: u32, settings: &[&str]) -> Cluster {
+    Cluster::with(major, &[&TIMES, settings].concat())
+}
 
 /// Of an outage that outlasts several leases; `PODGRES_TEST_SECONDS` for more.
 fn outage() -> Duration {
@@ -27,7 +33,7 @@ fn outage() -> Duration {
 }
 
 fn an_outage_refuses_no_write(settings: &[&str]) {
-    let cluster = Cluster::with(17, settings);
+    let cluster = cluster(17, settings);
     let (members, p) = cluster.members(3);
     let load = Load::start(&cluster, &members[p]);
     let term = cluster.term();
@@ -55,7 +61,7 @@ fn an_outage_of_the_api_refuses_no_write_of_a_synchronous_cluster() {
 
 #[test]
 fn a_leader_that_alone_does_not_reach_the_api_stays_until_its_pod_is_deleted() {
-    let cluster = Cluster::new(15);
+    let cluster = cluster(15, &[]);
     let (members, p) = cluster.members(3);
     let load = Load::start(&cluster, &members[p]);
     members[p].cut_api(&BOTH);
@@ -71,7 +77,7 @@ fn a_leader_that_alone_does_not_reach_the_api_stays_until_its_pod_is_deleted() {
 
 #[test]
 fn a_leader_is_fenced_when_one_of_all_it_needs_does_not_answer() {
-    let cluster = Cluster::new(17);
+    let cluster = cluster(17, &[]);
     let (members, p) = cluster.members(3);
     let load = Load::start(&cluster, &members[p]);
     let silent = (p + 1) % 3;
@@ -87,7 +93,7 @@ fn a_leader_is_fenced_when_one_of_all_it_needs_does_not_answer() {
 
 #[test]
 fn a_synchronous_leader_stays_although_one_of_two_is_dead() {
-    let cluster = Cluster::with(17, &["PODGRES_SYNC=1"]);
+    let cluster = cluster(17, &["PODGRES_SYNC=1"]);
     let (mut members, p) = cluster.members(3);
     let load = Load::start(&cluster, &members[p]);
     let dead = (p + 1) % 3;
@@ -103,7 +109,7 @@ fn a_synchronous_leader_stays_although_one_of_two_is_dead() {
 
 #[test]
 fn a_leader_that_reaches_nobody_is_fenced() {
-    let cluster = Cluster::new(17);
+    let cluster = cluster(17, &[]);
     let (members, p) = cluster.members(3);
     let load = Load::start(&cluster, &members[p]);
     members[p].cut_api(&BOTH);
@@ -119,7 +125,7 @@ fn a_leader_that_reaches_nobody_is_fenced() {
 
 #[test]
 fn nobody_but_a_member_is_promised_anything() {
-    let cluster = Cluster::new(17);
+    let cluster = cluster(17, &[]);
     let (members, p) = cluster.members(2);
     let ask = |proof: &str| {
         let body = json!({

@@ -23,6 +23,7 @@ pub(crate) enum Act {
     WatchArrives(usize),
     Pods(usize),
     Accounts(usize),
+    Consents(usize, bool),
     Server(usize),
     NoteTimeline(usize),
     Repair(usize),
@@ -141,6 +142,9 @@ impl World {
         if m.asked.is_some() {
             acts.push(Act::Accounts(i));
         }
+        if m.asking.is_some() {
+            acts.push(Act::Consents(i, true));
+        }
         if m.timeline_unnoted {
             acts.push(Act::NoteTimeline(i));
         }
@@ -223,6 +227,9 @@ impl World {
             }
             if m.asked.is_some() {
                 may(b.deaf, Act::Deaf(i));
+            }
+            if m.asking.is_some() {
+                may(b.deaf, Act::Consents(i, false));
             }
             for (k, question) in m.questions.iter().enumerate().filter(|(_, q)| q.of != i) {
                 match question.answer {

@@ -48,6 +48,10 @@ impl World {
                 let pods = self.pods_as_seen();
                 self.feed(i, Input::Pods(pods));
             }
+            Act::Consents(i, all) => {
+                self.budget.deaf -= u8::from(!all);
+                self.consents(i, all);
+            }
             Act::Accounts(i) => self.accounts(i, true),
             Act::Server(i) => self.server(i),
             Act::NoteTimeline(i) => self.note_timeline(i),

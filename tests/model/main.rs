@@ -15,6 +15,7 @@ mod api;
 mod calm;
 mod checks;
 mod confirm;
+mod failsafe;
 mod fingerprint;
 mod happens;
 mod member;

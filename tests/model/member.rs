@@ -9,6 +9,7 @@ use podgres::ha::{
 
 use crate::{
     confirm::{Confirms, Wire},
+    failsafe::Asking,
     votes::Question,
     world::{Request, mono},
 };
@@ -56,6 +57,8 @@ pub(crate) struct Member {
     pub(crate) fired: bool,
     pub(crate) requests: Vec<Request>,
     pub(crate) asked: Option<Vec<String>>,
+    /// Whose consent it asks for.
+    pub(crate) asking: Option<Asking>,
     pub(crate) checkpoint: bool,
     pub(crate) awaits: Option<String>,
     pub(crate) told_to_end: bool,
@@ -101,6 +104,7 @@ impl Member {
             fired: false,
             requests: Vec::new(),
             asked: None,
+            asking: None,
             checkpoint: false,
             awaits: None,
             told_to_end: false,

@@ -47,6 +47,12 @@ pub(crate) enum Rule {
     CountsFromSending,
     /// T13: a timeline is its number and its term.
     LineageIsTerm,
+    /// T8: whoever has consented neither stands nor votes.
+    PromiseBinds,
+    /// T8: all that it takes consent, not those that are seen.
+    AllConsent,
+    /// T8: the leader counts from before it asked.
+    CountsFromAsking,
     /// T15: the end of a pause counts from the holder's next renewal.
     ResumeFromRenewal,
     /// T3: a vote of who is ahead does not count.

@@ -50,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) unfenced: bool,
     /// Whether what nothing depends on happens at once and in one order: fewer states, and not all.
     pub(crate) prompt: bool,
+    /// `failsafe`.
+    pub(crate) failsafe: bool,
     /// What has happened before.
     pub(crate) prelude: Prelude,
 }
@@ -104,6 +106,7 @@ impl Setup {
             strict: false,
             unfenced: false,
             prompt: false,
+            failsafe: false,
             prelude: Prelude::Calm,
         }
     }
@@ -192,6 +195,7 @@ impl Setup {
             max_lag: 1,
             priority: 100,
             start_timeout: Duration::from_secs(300),
+            failsafe: self.failsafe,
             sync: podgres::ha::Sync { standbys: self.sync, strict: self.strict },
         };
         Member::new(config, pod, disk)
@@ -290,6 +294,7 @@ impl World {
                 name: p.name.into(),
                 uid: m.config.uid.clone(),
                 deleting: p.deleting,
+                ready: m.up,
                 status: (m.starts > 0).then_some(status),
                 fenced: p.fenced.then(|| "true".into()),
                 ended: p.ended.clone(),

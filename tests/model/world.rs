@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use podgres::ha::{Action, Input, Memory, Mono, Server, lease::Lease, quorum::Names};
 
-use crate::{member::Member, rules::Rule, setup::Setup};
+use crate::{failsafe::Asking, member::Member, rules::Rule, setup::Setup};
 
 /// Seconds. Far from every other number, so that a time is recognised as one in `fingerprint`.
 pub(crate) const BASE: u64 = 1_000_000_000_000;
@@ -238,6 +238,7 @@ impl World {
                 self.check_stood_back(i, &lease);
                 self.request(i, What::Write { over, lease });
             }
+            Action::AskConsent { term, of } => self.member(i).asking = Some(Asking { term, of, sent: now }),
             Action::Ask(members) => self.member(i).asked = Some(members),
             Action::Checkpoint => self.member(i).checkpoint = true,
             Action::AwaitTarget(pod) => self.member(i).awaits = Some(pod),
