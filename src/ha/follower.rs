@@ -264,9 +264,11 @@ impl Turn<'_> {
         }
         let held = self.m.local.held == lease.term && lease.term > 0;
         let alone = lease.record.as_ref().is_some_and(|r| r.members.len() == 1);
+        let needs_votes = self.needs_votes(lease, over.is_some(), held, ended);
         let ready = match self.m.local.server {
             Server::Standby => true,
-            Server::Down => !self.m.local.busy && (ended == Ended::SamePod || alone),
+            // Only a standby can be frozen, and only who is frozen has a vote.
+            Server::Down => !self.m.local.busy && !needs_votes && (ended == Ended::SamePod || alone),
             Server::Changing | Server::Primary => false,
         };
         if !ready {
@@ -277,7 +279,7 @@ impl Turn<'_> {
         if !unasked && !self.is_best(lease, ended, since) {
             return true;
         }
-        if self.needs_votes(lease, over.is_some(), held, ended) && !self.has_votes(lease, over.is_none()) {
+        if needs_votes && !self.has_votes(lease, over.is_none()) {
             return true;
         }
         self.because(Reason::Takes(ended.why(&lease.holder)));

@@ -42,6 +42,27 @@ fn a_candidate_freezes_itself_and_waits_for_votes() {
     assert_eq!(lease.record.map(|r| r.votes), Some(2), "taking office leaves the record as it is");
 }
 
+/// Found by the model check: the container died between the grant of its office and the note of it. Restarted, it waited for
+/// its own vote, which only a standby has, and no server was ever started; nor could the others have that vote.
+#[test]
+fn a_pod_whose_office_was_granted_and_not_noted_is_a_standby_before_it_votes() {
+    let mut b = Member::new("b");
+    b.config.sync = Sync { standbys: 1, strict: false };
+    b.local(|l| {
+        l.data = Data::Present;
+        l.system_id = Some(42);
+        l.began = Some(Began { term: 1, timeline: 1 });
+        l.held = 6;
+    });
+    b.pods(&["a", "b", "c"]);
+    let lease = Lease { instance: "its former start".into(), ..elected_by_two(led_by("b")) };
+    let actions = b.give(Input::Lease(Some(lease)));
+    assert_eq!(aims(&actions), [Goal::Standby], "{actions:?}");
+    assert!(!b.done.iter().any(|a| matches!(a, Action::Freeze(_) | Action::AskVotes { .. })));
+    let actions = b.local(|l| l.server = Server::Standby);
+    assert!(actions.contains(&Action::Freeze(8)), "{actions:?}");
+}
+
 #[test]
 fn a_vote_of_somebody_who_has_more_is_none() {
     let mut b = candidate(&[account("b", 100)]);
