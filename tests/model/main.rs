@@ -28,4 +28,5 @@ mod sound_sync;
 mod taken_out;
 mod taken_out_sync;
 mod votes;
+mod walks;
 mod world;

@@ -1,8 +1,12 @@
 //! The exploration, by `stateright`: breadth first, each state once.
 
-use std::{fmt::Write, sync::Arc, time::Instant};
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model, Property, UniformChooser};
 
 use crate::{acts::Act, setup::Setup, world::World};
 
@@ -61,14 +65,32 @@ pub(crate) struct Found {
 
 /// Explores all of it, or to the first violation.
 pub(crate) fn explore(setup: Setup) -> Found {
+    let builder = builder(&setup);
+    look(setup, builder.spawn_bfs())
+}
+
+/// Goes ways at random, which are longer than any that can all be gone.
+pub(crate) fn walk(setup: Setup, seed: u64, seconds: u64) -> Found {
+    let builder = builder(&setup).timeout(Duration::from_secs(seconds));
+    look(setup, builder.spawn_simulation(seed, UniformChooser))
+}
+
+fn most() -> usize {
+    std::env::var("MODEL_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(usize::MAX)
+}
+
+fn builder(setup: &Setup) -> CheckerBuilder<Setup> {
+    let builder = setup.clone().checker().threads(1);
+    builder.finish_when(HasDiscoveries::AnyFailures).target_state_count(most())
+}
+
+fn look(setup: Setup, checker: impl Checker<Setup>) -> Found {
     let (begun, name) = (Instant::now(), setup.name);
     let without = setup.without.map(|r| format!(" without {r:?}")).unwrap_or_default();
-    let most = std::env::var("MODEL_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
-    let builder = setup.clone().checker().threads(1).finish_when(HasDiscoveries::AnyFailures).target_state_count(most);
-    let checker = builder.spawn_bfs().join();
+    let checker = checker.join();
     let (states, transitions, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
     let took = begun.elapsed();
-    let all = if checker.is_done() && transitions < most { "" } else { ", NOT ALL" };
+    let all = if checker.is_done() && transitions < most() { "" } else { ", NOT ALL" };
     println!(
         "{name}{without}: {states} states, {transitions} transitions, depth {depth}, {:.1} s{all}",
         took.as_secs_f64()
