@@ -27,7 +27,7 @@ use crate::{
     pid1::fence::{Boottime, Fence, boottime},
     postgres::{
         controldata, health,
-        replication::clone::random,
+        replication::{clone::random, source::Noted},
         sql::{self, Facts},
     },
     settings::kubernetes::Kubernetes as Settings,
@@ -42,6 +42,8 @@ pub struct Cluster {
     fence: Fence,
     fired: u32,
     notes: Notes,
+    /// What of them the look at a source wants to know.
+    noted: Noted,
     begun: Boottime,
     system_id: Option<u64>,
     /// Where the own PostgreSQL is reached: this address, and its port.
@@ -130,6 +132,7 @@ impl Cluster {
             fence,
             fired: 0,
             notes,
+            noted: Noted::default(),
             begun: boottime(),
             system_id: None,
             ip: identity.ip.clone(),
@@ -144,6 +147,12 @@ impl Cluster {
             receives,
             facts: Facts::default(),
         }
+    }
+
+    /// The timeline of which the notes say what began it.
+    pub(super) fn noted(&self) -> Noted {
+        self.noted.set(self.notes.began.map(|b| b.timeline));
+        self.noted.clone()
     }
 
     /// The hands at the API.
@@ -281,6 +290,7 @@ impl Manager {
 
     fn save_notes(&self) {
         let Some(cluster) = &self.cluster else { return };
+        cluster.noted();
         if let Err(error) = cluster.notes.save(&self.plan.launch.pgdata) {
             tracing::error!(
                 "what this member knows of its cluster cannot be noted, and a restart will not know: {error}"

@@ -135,7 +135,10 @@ impl Manager {
         let launch = &self.plan.launch;
         let address = self.peers.standby_of.as_ref().filter(|_| self.may_receive())?;
         match Source::new(address, &launch.run_dir, &launch.bindir, &self.runner) {
-            Ok(source) => Some(source),
+            Ok(source) => Some(match &self.cluster {
+                Some(cluster) => source.noting(cluster.noted()),
+                None => source,
+            }),
             Err(error) => {
                 tracing::error!(
                     "the password of the source cannot be written into {}: {error}",

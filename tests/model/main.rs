@@ -21,6 +21,7 @@ mod happens;
 mod member;
 mod postgres;
 mod rules;
+mod schedules;
 mod search;
 mod setup;
 mod sound;

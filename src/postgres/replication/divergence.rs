@@ -33,6 +33,9 @@ pub struct Source {
     pub in_recovery: bool,
     /// Whether a cluster has elected it: then its past is what counts, also where ours went on without it.
     pub elected: bool,
+    /// The timeline of which this member has noted what began it; none: it notes none. A later one that it is on may be
+    /// another one than the source's of that number: two promotions may choose the same (trace T13).
+    pub noted: Option<u32>,
 }
 
 /// What follows.
@@ -87,6 +90,10 @@ pub fn judge(ours: &Position, source: &Source) -> Verdict {
         let (ours, theirs) = (ours.system_identifier, source.system_identifier);
         return Verdict::Refuse(Refusal::OtherCluster { ours, theirs });
     }
+    let shared = ours.timeline == theirs || source.history.left(ours.timeline).is_some();
+    if shared && !source.in_recovery && source.noted.is_some_and(|noted| noted < ours.timeline.0) {
+        return Verdict::Clone;
+    }
     if ours.timeline == theirs {
         // A source in recovery may get there yet. A primary writes its own WAL and never will.
         return if ours.end > source.flushed && !source.in_recovery { Verdict::Clone } else { Verdict::Follow };
@@ -115,7 +122,14 @@ mod tests {
     fn source(path: &[(u32, u64)], timeline: u32, flushed: u64) -> Source {
         let ancestors = path.iter().map(|(t, end)| (Timeline(*t), Lsn(*end))).collect();
         let history = History { timeline: Timeline(timeline), ancestors };
-        Source { system_identifier: ID, history, flushed: Lsn(flushed), in_recovery: false, elected: false }
+        Source {
+            system_identifier: ID,
+            history,
+            flushed: Lsn(flushed),
+            in_recovery: false,
+            elected: false,
+            noted: None,
+        }
     }
 
     fn standby(source: Source) -> Source {
@@ -128,6 +142,15 @@ mod tests {
         assert_eq!(judge(&ours(1, 99), &source(&[], 1, 100)), Verdict::Follow);
         assert_eq!(judge(&ours(1, 101), &source(&[], 1, 100)), Verdict::Clone, "a primary lost what we have");
         assert_eq!(judge(&ours(1, 101), &standby(source(&[], 1, 100))), Verdict::Follow, "a standby may get there");
+    }
+
+    #[test]
+    fn a_timeline_that_has_no_note_may_be_another_one() {
+        let noted = |noted, source: Source| Source { elected: true, noted: Some(noted), ..source };
+        assert_eq!(judge(&ours(2, 100), &noted(2, source(&[(1, 50)], 2, 200))), Verdict::Follow);
+        assert_eq!(judge(&ours(2, 100), &noted(1, source(&[(1, 50)], 2, 200))), Verdict::Clone);
+        assert_eq!(judge(&ours(2, 100), &noted(1, source(&[(1, 50), (2, 150)], 3, 200))), Verdict::Clone);
+        assert_eq!(judge(&ours(1, 50), &noted(1, source(&[(1, 50)], 2, 200))), Verdict::Follow);
     }
 
     #[test]

@@ -11,6 +11,10 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -86,11 +90,28 @@ pub struct Address {
     pub elected: bool,
 }
 
+/// The timeline of which a member has noted what began it, as it is at each moment.
+#[derive(Debug, Clone, Default)]
+pub struct Noted(Arc<AtomicU32>);
+
+impl Noted {
+    /// From now on it is this one.
+    pub fn set(&self, timeline: Option<u32>) {
+        // PostgreSQL counts from 1.
+        self.0.store(timeline.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|t| *t > 0)
+    }
+}
+
 /// A source.
 #[derive(Clone)]
 pub struct Source {
     conninfo: Conninfo,
     elected: bool,
+    noted: Noted,
     bindir: Bindir,
     runner: Runner,
 }
@@ -131,7 +152,18 @@ impl Source {
             let file = write_passfile(run_dir, password)?;
             conninfo = conninfo.with("passfile", &file.to_string_lossy());
         }
-        Ok(Self { conninfo, elected: address.elected, bindir: bindir.clone(), runner: runner.clone() })
+        Ok(Self {
+            conninfo,
+            elected: address.elected,
+            noted: Noted::default(),
+            bindir: bindir.clone(),
+            runner: runner.clone(),
+        })
+    }
+
+    /// Of a member that has noted what began this timeline ([`divergence::Source::noted`]).
+    pub fn noting(self, noted: Noted) -> Self {
+        Self { noted, ..self }
     }
 
     /// Host and port, for messages.
@@ -194,6 +226,7 @@ impl Source {
             flushed: identity.flushed,
             in_recovery: identity.in_recovery,
             elected: self.elected,
+            noted: self.noted.get(),
         };
         Ok((identity, source))
     }
@@ -333,7 +366,7 @@ mod tests {
     fn source() -> Source {
         let runner = Runner { children: Children::default(), sink: Sink::stdout(crate::logs::Format::Json).unwrap() };
         let bindir = Bindir { path: "/bin".into(), major: 15 };
-        Source { conninfo: Conninfo::parse("host=a").unwrap(), elected: false, bindir, runner }
+        Source { conninfo: Conninfo::parse("host=a").unwrap(), elected: false, noted: Noted::default(), bindir, runner }
     }
 
     #[test]
