@@ -143,6 +143,7 @@ impl Ranks {
         self.memory(&m.memory).hash(to);
         (&m.disk, m.server, m.goal, m.fence, m.dying, m.fired).hash(to);
         m.requests.iter().for_each(|r| self.request(r, to));
+        m.followed.hash(to);
         m.asking.as_ref().map(|a| (a.term, &a.of, a.sent)).hash(to);
         (&m.asked, m.checkpoint, &m.awaits, m.told_to_end, m.timeline_unnoted, m.better, m.led).hash(to);
         (&m.confirms, &m.stopping, &m.confirming, &m.questions).hash(to);

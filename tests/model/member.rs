@@ -57,6 +57,8 @@ pub(crate) struct Member {
     pub(crate) fired: bool,
     pub(crate) requests: Vec<Request>,
     pub(crate) asked: Option<Vec<String>>,
+    /// The start of the manager whose server its own streamed from last.
+    pub(crate) followed: Option<String>,
     /// Whose consent it asks for.
     pub(crate) asking: Option<Asking>,
     pub(crate) checkpoint: bool,
@@ -104,6 +106,7 @@ impl Member {
             fired: false,
             requests: Vec::new(),
             asked: None,
+            followed: None,
             asking: None,
             checkpoint: false,
             awaits: None,

@@ -158,7 +158,9 @@ impl World {
             return self.fails(why);
         }
         let began = self.new_timeline(i).filter(|_| self.members[i].runs());
+        let instance = self.members[leader].config.instance.clone();
         let m = self.member(i);
+        m.followed = Some(instance);
         (m.disk.log, m.disk.timeline) = (log, timeline);
         m.disk.began = began.or(m.disk.began);
         self.attend(i);
@@ -172,7 +174,10 @@ impl World {
         }
         let theirs = m.memory.lease().and_then(|l| l.timeline);
         let other = m.disk.began.zip(theirs).is_some_and(|(a, b)| a.contradicts(b));
-        if other && !self.broken(Rule::LineageIsTerm) {
+        // What it streams from since it was on that timeline is one history with it. Others it looks at first.
+        let unnoted = m.disk.began.is_some_and(|b| b.timeline < m.disk.timeline) && l.disk.timeline >= m.disk.timeline;
+        let unnoted = unnoted && m.followed.as_ref() != Some(&l.config.instance);
+        if (other || unnoted) && !self.broken(Rule::LineageIsTerm) {
             return true;
         }
         match m.disk.timeline.cmp(&l.disk.timeline) {
