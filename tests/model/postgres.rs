@@ -199,7 +199,9 @@ impl World {
         self.copies += 1;
         let copy = format!("copy{}", self.copies);
         let from = self.members[leader].disk.clone();
+        let instance = self.members[leader].config.instance.clone();
         let m = self.member(i);
+        m.followed = Some(instance);
         let began = m.memory.lease().and_then(|l| l.timeline);
         m.disk.copy = copy;
         (m.disk.data, m.disk.held, m.disk.began) = (Data::Present, 0, began);

@@ -51,23 +51,20 @@ impl Random {
 fn setup(random: &mut Random) -> Setup {
     let members = 2 + random.below(2);
     let sync = random.below(members);
+    let founding = sync == 0 && random.one_in(8);
     // A lost volume beside other faults is more than a synchronous cluster promises to survive. A request that outlives it is
     // more than the check can tell from one of the new copy's.
-    let volume = u8::from(sync == 0 && random.one_in(8));
+    let volume = u8::from(sync == 0 && !founding && random.one_in(8));
     let lost = if volume > 0 { 0 } else { random.up_to(3) };
-    // When the Lease is deleted, how far the terms were is known by asking: who is not heard may know more.
-    let delete = u8::from(random.one_in(8));
     let budget = Budget {
         crash: random.up_to(3),
         node: random.up_to(1),
         slow: random.up_to(3),
         cut: random.up_to(2),
         lost,
-        deaf: if delete > 0 { 0 } else { random.up_to(2) },
-        delete,
+        deaf: random.up_to(2),
         touch: random.up_to(2),
         pause: 2 * u8::from(random.one_in(8)),
-        fenced: u8::from(random.one_in(8)),
         pod: random.up_to(1),
         switchover: random.up_to(2),
         server: random.up_to(1),
@@ -83,7 +80,7 @@ fn setup(random: &mut Random) -> Setup {
         lazy: random.one_in(2),
         stale: random.one_in(2),
         terms: u64::MAX,
-        founding: sync == 0 && random.one_in(8),
+        founding,
         ..Setup::new("a schedule", members, budget)
     }
 }
