@@ -2,7 +2,7 @@
 //!
 //! Why there is no second primary meanwhile. Whoever takes office must be named by the record that the Lease has when it does,
 //! and the record cannot change without a write of the leader that arrives: those whose answer never came are taken into
-//! account, too ([`In::written`]). An election of an asynchronous cluster takes one member of the record: all others consent.
+//! account, too (`In::written`). An election of an asynchronous cluster takes one member of the record: all others consent.
 //! One of a synchronous cluster takes `votes` members of the record, frozen, and not the leader, which is writable: of the
 //! others so many consent that fewer than `votes` are left. A member that consents neither stands nor votes for a whole
 //! `lease-duration` after its answer, drops the votes that it has, and had promised no later term before. After a restart it
