@@ -252,6 +252,10 @@ fn of_equal_standbys_the_one_with_the_highest_priority_takes_over_and_one_with_n
     assert!(!record(1));
     for next in [3, 2] {
         let former = cluster.primary(&members).n;
+        // Who has more goes first, whatever its priority.
+        for equal in [1, 2, next] {
+            cluster.streams(&members[former], &members[equal]);
+        }
         members[former].kill();
         assert_eq!(cluster.primary_other_than(former, &members).n, next);
         cluster.streams(&members[next], &members[1]);
