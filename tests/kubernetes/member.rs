@@ -107,6 +107,11 @@ impl<'c> Member<'c> {
         client::http(self.address(), path).0
     }
 
+    /// What it answers when the other members ask.
+    pub fn account(&self) -> Option<Value> {
+        serde_json::from_str(&client::http(self.address(), "/member").1).ok()
+    }
+
     /// Waits for /readyz and tells Kubernetes.
     pub fn wait_ready(&self) {
         self.cluster.wait(&format!("{} to be ready", self.name), || (self.http("/readyz") == 200).then_some(()));
