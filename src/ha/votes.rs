@@ -37,10 +37,12 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// Whether it has something that `other` has not.
+    /// Whether it has, or may have, something that `other` has not. A standby notes which term began its timeline a moment after
+    /// it began to receive, and may have confirmed commits before: of a history that is noted as an earlier one, what goes beyond
+    /// the other's position is not known to be worthless.
     fn is_ahead_of(&self, other: &Self) -> bool {
-        let history = |v: &Self| (v.began.map_or(0, |b| b.term), v.lsn);
-        history(self) > history(other)
+        let began = |v: &Self| v.began.map_or(0, |b| b.term);
+        began(self) > began(other) || self.lsn > other.lsn
     }
 }
 

@@ -77,6 +77,19 @@ fn a_vote_of_somebody_who_has_more_is_none() {
     assert!(b.writes());
 }
 
+/// A standby that has just begun to receive confirms commits before it has noted of which history they are.
+#[test]
+fn a_vote_of_somebody_who_may_have_more_is_none() {
+    for noted in [None, Some(Began { term: 0, timeline: 1 })] {
+        let mut b = candidate(&[account("b", 100)]);
+        b.give(Input::Voted(vote("b", 8, 100)));
+        b.give(Input::Voted(Vote { began: noted, ..vote("c", 8, 101) }));
+        assert!(!b.writes(), "{noted:?}");
+        b.give(Input::Voted(Vote { began: noted, ..vote("c", 8, 100) }));
+        assert!(b.writes(), "{noted:?}: {}", b.memory.reason);
+    }
+}
+
 #[test]
 fn a_vote_is_of_a_copy_and_for_a_term() {
     let mut b = candidate(&[account("b", 100)]);
