@@ -131,6 +131,9 @@ pub enum Stage {
     Flushes(Target, u64),
     /// As the last step the record is written.
     RecordsLast(Target),
+    /// The server ended while this record was being written. The next one begins with nobody's name, over whatever the Lease
+    /// says then.
+    Restarts(Record),
 }
 
 /// The order of change of a leader in office.
@@ -168,6 +171,7 @@ impl Quorum {
     pub fn wanted_record(&self) -> &Record {
         match &self.stage {
             Stage::Records(target) | Stage::RecordsLast(target) => &target.record,
+            Stage::Restarts(record) => record,
             _ => &self.record,
         }
     }

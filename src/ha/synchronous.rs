@@ -28,7 +28,14 @@ impl Turn<'_> {
         let recorded = self.m.lease().and_then(|l| l.record.as_ref());
         match stage {
             // What the Lease says must be known before anything else is.
-            Stage::Records(target) | Stage::RecordsLast(target) if recorded != Some(&target.record) => {}
+            Stage::Records(target) | Stage::RecordsLast(target) if recorded != Some(&target.record) => {
+                if !self.is_writable() {
+                    let stage = Stage::Restarts(target.record);
+                    quorum = Quorum { told: quorum.told, stage, ..Quorum::new(quorum.record) };
+                }
+            }
+            Stage::Restarts(record) if recorded != Some(&record) => {}
+            Stage::Restarts(record) => quorum = Quorum { told: quorum.told, ..Quorum::new(record) },
             Stage::Records(target) if !self.is_writable() => quorum = Quorum::new(target.record),
             Stage::Records(target) => {
                 quorum.record = target.record.clone();
@@ -125,7 +132,7 @@ impl Turn<'_> {
     /// Clients are let in when what is confirmed to them is safe, with `sync-strict` also what they read.
     fn open(&self, quorum: &mut Quorum) {
         quorum.open |= match &quorum.stage {
-            Stage::Waits | Stage::Stops(_) => false,
+            Stage::Waits | Stage::Stops(_) | Stage::Restarts(_) => false,
             Stage::Flushes(..) => !self.config.sync.strict,
             _ => !self.config.sync.strict || quorum.names != Names::Nobody,
         };

@@ -125,6 +125,35 @@ fn a_standby_that_is_gone_for_a_lease_leaves_and_is_recorded_last() {
 }
 
 #[test]
+fn a_server_that_ends_while_the_record_is_written_begins_with_nobodys_name() {
+    for last in [false, true] {
+        let mut a = Member::confirmed_by_one();
+        if last {
+            // c has left, and the setting says so already.
+            for _ in 0..5 {
+                a.after(S(2));
+                a.granted();
+                a.streams_up_to(&["b"], Some(100));
+            }
+            a.give(Input::Proven(200));
+            a.streams_up_to(&["b"], Some(200));
+        } else {
+            a.pods(&["a", "b", "c", "d"]);
+            a.streams(&["b", "c", "d"]);
+        }
+        a.local(|l| l.server = Server::Changing);
+        let actions = a.local(|l| l.server = Server::Primary);
+        assert_eq!((stops(&actions), confirms(&actions)), (None, None), "not before it is known what the Lease says");
+        a.granted();
+        let actions = a.local(|l| l.state = "running");
+        assert_eq!(stops(&actions), Some(vec![]), "last: {last}");
+        let actions = a.give(Input::Proven(300));
+        let names = if last { target(1, &["b"]).names } else { target(1, &["b", "c", "d"]).names };
+        assert_eq!(confirms(&actions), Some(names));
+    }
+}
+
+#[test]
 fn one_that_says_nothing_is_gone_although_its_connection_lasts() {
     let mut a = Member::confirmed_by_one();
     let rows = a.memory.in_office().unwrap().standbys.clone();
