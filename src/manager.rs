@@ -31,7 +31,7 @@ use crate::{
     settings::{Error as SettingsError, Settings},
 };
 pub use cluster::{Cluster, ClusterEvent, MemberAsked};
-use standby::{Link, Peers, Tasks};
+use standby::{Link, Nth, Peers, Tasks};
 
 /// What reaches the loop from outside the decision.
 pub enum Event {
@@ -39,10 +39,10 @@ pub enum Event {
     Input(Input),
     /// A job's end, with the lock on the directory that it made.
     JobDone(Job, Result<Option<DirLock>, Failure>),
-    /// What the source and the data directory look like beside each other.
-    Looked(look::Seen),
-    /// What a running standby's follower has to say.
-    Follow(follow::Report),
+    /// What this source and the data directory look like beside each other.
+    Looked(Nth, look::Seen),
+    /// What a running standby's follower of this source has to say.
+    Follow(Nth, follow::Report),
     /// Somebody wants to know how things are. That the loop answers is what `/livez` proves.
     Ask(oneshot::Sender<Snapshot>),
     /// Somebody wants to know which settings are smaller than on the primary.
@@ -123,6 +123,8 @@ pub struct Manager {
     /// The task of a role (a primary's care, a standby's follower), or of a job.
     tasks: Tasks,
     link: Link,
+    /// Which source it is that the settings or the cluster name.
+    nth: Nth,
     /// The cluster, if there is one that decides.
     cluster: Option<Cluster>,
     /// PostgreSQL's configuration file, if that has a `restore_command` and pg_rewind can read it (15 and later).
@@ -155,6 +157,7 @@ impl Manager {
             reporter: Reporter::default(),
             tasks: Tasks::default(),
             link: Link::default(),
+            nth: Nth::default(),
             archive: None,
             files_changed: false,
             config,
@@ -220,11 +223,12 @@ impl Manager {
             Event::Reloaded => self.ask_facts(),
             Event::FilesChanged => self.files_changed(),
             Event::JobDone(job, result) => self.job_done(job, result),
-            Event::Looked(seen) => {
-                self.link.attached = seen.attach;
+            Event::Looked(source, seen) => {
+                self.link.attached = seen.attach && self.may_follow(source);
                 self.decide(Input::Looked(seen.look));
             }
-            Event::Follow(report) => self.followed(report),
+            Event::Follow(source, report) if source == self.nth => self.followed(report),
+            Event::Follow(..) => {}
             Event::Ask(reply) => drop(reply.send(self.snapshot())),
             Event::AskTooSmall(reply) => {
                 let asked = self.config.too_small();

@@ -22,6 +22,8 @@ pub struct Notes {
     pub held: u64,
     /// What began the timeline that it is on.
     pub began: Option<Began>,
+    /// The term of the leader that was followed last, noted before anything is received from it.
+    pub follows: u64,
     /// The term that was promised last: nothing is received before a leader was seen in that term.
     pub promised: u64,
     /// Whether somebody promoted this copy past the cluster: it may be on a timeline that has the number of the leader's.
@@ -73,6 +75,7 @@ impl Notes {
             copy: format!("{:08x}", id & 0xffff_ffff),
             held: 0,
             began: None,
+            follows: 0,
             strayed: false,
             unrecorded: false,
             ..self.clone()

@@ -5,10 +5,9 @@ use std::cmp::Ordering;
 use super::{member::Account, record::Record};
 
 /// Which of two members has more of the cluster's history: the later term that began its timeline, then the higher
-/// position. A timeline's number says nothing: two members may have begun the same one (trace T13).
+/// position. A timeline's number says nothing by itself: two members may have begun the same one (trace T13).
 pub fn ahead(a: &Account, b: &Account) -> Ordering {
-    let began = |m: &Account| m.began.map_or(0, |b| b.term);
-    began(a).cmp(&began(b)).then(a.lsn.cmp(&b.lsn))
+    a.began.cmp(&b.began).then(a.lsn.cmp(&b.lsn))
 }
 
 /// The order in which members are to take over: the most history, then priority, then the name.

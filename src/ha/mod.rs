@@ -9,6 +9,7 @@
 pub mod election;
 pub mod failsafe;
 mod follower;
+pub mod history;
 mod input;
 mod leader;
 pub mod lease;

@@ -30,19 +30,17 @@ pub struct Vote {
     pub copy: String,
     /// The term that it promised: it receives nothing before it has seen the Lease at that term.
     pub term: u64,
-    /// What began the timeline that it is on.
+    /// What began the timeline on which that WAL ends ([`super::history::Origin::of`]), whether it was noted or not.
     pub began: Option<Began>,
     /// The end of the valid WAL that it has.
     pub lsn: u64,
 }
 
 impl Vote {
-    /// Whether it has, or may have, something that `other` has not. A standby notes which term began its timeline a moment after
-    /// it began to receive, and may have confirmed commits before: of a history that is noted as an earlier one, what goes beyond
-    /// the other's position is not known to be worthless.
+    /// Whether it has something that `other` has not: of a later history, whatever the positions, or more of the same. What goes
+    /// on from an earlier history, past where the later one left it, was confirmed by nobody: its leader was succeeded by votes.
     fn is_ahead_of(&self, other: &Self) -> bool {
-        let began = |v: &Self| v.began.map_or(0, |b| b.term);
-        began(self) > began(other) || self.lsn > other.lsn
+        (self.began, self.lsn) > (other.began, other.lsn)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     },
     ha::{
         self, Known, Mono,
+        history::Origin,
         lease::{Began, Lease},
         quorum::Names,
     },
@@ -155,6 +156,12 @@ impl Cluster {
         self.noted.clone()
     }
 
+    /// Where its WAL is from, as far as it knows.
+    fn origin(&self) -> Origin {
+        let (notes, theirs) = (&self.notes, self.memory.lease().and_then(|l| l.timeline));
+        Origin { noted: notes.began, held: notes.held, follows: notes.follows, theirs }
+    }
+
     /// The hands at the API.
     pub fn kubernetes(&self) -> Kubernetes {
         self.kubernetes.clone()
@@ -236,6 +243,7 @@ impl Manager {
         for _ in 0..8 {
             self.take_source();
             self.attend_promise();
+            self.note_history();
             if self.memory.phase == (Phase::Running { role: Role::Standby })
                 && let Some(repair) = self.other_lineage()
             {
@@ -281,21 +289,26 @@ impl Manager {
             true => (notes.leader.clone(), notes.leader_term),
             false => (lease.address.clone(), term),
         };
-        let notes = Notes { term, record, leader, leader_term, ..notes.clone() };
+        // A leader that is elected again goes on from what it has, and its followers with it.
+        let stays = leader == notes.leader && notes.follows == notes.leader_term;
+        let follows = if stays { leader_term } else { notes.follows };
+        let notes = Notes { term, record, leader, leader_term, follows, ..notes.clone() };
         if term >= cluster.notes.term && notes != cluster.notes {
             cluster.notes = notes;
             self.save_notes();
         }
     }
 
-    fn save_notes(&self) {
-        let Some(cluster) = &self.cluster else { return };
+    fn save_notes(&self) -> bool {
+        let Some(cluster) = &self.cluster else { return true };
         cluster.noted();
-        if let Err(error) = cluster.notes.save(&self.plan.launch.pgdata) {
+        let saved = cluster.notes.save(&self.plan.launch.pgdata);
+        if let Err(error) = &saved {
             tracing::error!(
                 "what this member knows of its cluster cannot be noted, and a restart will not know: {error}"
             );
         }
+        saved.is_ok()
     }
 
     /// Whom a standby follows: the address that the holder's instance wrote on the Lease.
@@ -434,13 +447,20 @@ impl Manager {
         })
     }
 
-    /// A standby that streams is on its leader's timeline.
-    pub(super) fn streams(&mut self) {
+    /// Nothing here has diverged from the leader: what is here is part of its history, and so is all that comes from now on.
+    /// False: this cannot be noted, and nothing may be received.
+    pub(super) fn note_leader(&mut self) -> bool {
+        let Some(cluster) = &mut self.cluster else { return true };
+        cluster.notes.follows = cluster.notes.leader_term;
+        self.save_notes()
+    }
+
+    /// A standby that receives its leader's timeline is on it.
+    fn note_history(&mut self) {
+        let received = self.link.received;
         let Some(cluster) = &mut self.cluster else { return };
-        let theirs = cluster.memory.lease().and_then(|l| l.timeline);
-        let other = theirs.zip(cluster.notes.began).is_some_and(|(a, b)| a.contradicts(b) || b.is_after(a));
-        if theirs.is_some() && theirs != cluster.notes.began && !other {
-            cluster.notes.began = theirs;
+        if let Some(began) = received.and_then(|timeline| cluster.origin().receives(timeline.0)) {
+            cluster.notes.began = Some(began);
             self.save_notes();
         }
     }

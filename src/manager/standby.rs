@@ -3,7 +3,10 @@
 
 use std::{io, path::Path, time::Duration};
 
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::{
+    task::{AbortHandle, spawn_local},
+    time::sleep,
+};
 
 use super::{Event, Manager, watch};
 use crate::{
@@ -17,6 +20,7 @@ use crate::{
             conninfo::Conninfo,
             follow::{Follower, Report},
             look::Looking,
+            lsn::Timeline,
             membership::{self, Membership},
             primary::Primary,
             rewind,
@@ -26,6 +30,9 @@ use crate::{
     },
     settings::{Replication, Settings, official::Secret},
 };
+
+/// What could not be noted is tried again after that.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The settings that are about other members.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +74,12 @@ pub(super) struct Link {
     pub(super) waiting: Option<String>,
     /// What the source is, while that is known.
     pub(super) source_role: Option<Role>,
-    streaming: bool,
+    /// The timeline that it streams, as far as it does.
+    pub(super) received: Option<Timeline>,
 }
+
+/// The first source, the second, …: what was seen of one says nothing about the next.
+pub(super) type Nth = u64;
 
 /// The slot of a pod's copy: of another copy it is another one.
 pub(super) fn slot_of(pod: &str, copy: &str) -> String {
@@ -78,7 +89,7 @@ pub(super) fn slot_of(pod: &str, copy: &str) -> String {
 /// What runs besides the loop.
 #[derive(Default)]
 pub(super) struct Tasks {
-    job: Option<AbortHandle>,
+    job: Option<(Nth, AbortHandle)>,
     role: Option<(Role, AbortHandle)>,
 }
 
@@ -165,6 +176,7 @@ impl Manager {
         let source = Some(Address { conninfo, password: self.peers.role.password.clone(), elected: true });
         if source != self.peers.standby_of {
             self.peers.standby_of = source;
+            self.nth += 1;
             self.other_source();
         }
     }
@@ -200,6 +212,7 @@ impl Manager {
         }
         let other_source = peers.standby_of != self.peers.standby_of;
         self.peers = peers;
+        self.nth += Nth::from(other_source);
         if other_source && self.memory.standby {
             // The new one has to be looked at first.
             self.link = Link::default();
@@ -250,14 +263,15 @@ impl Manager {
                 })
             }
             Job::Look | Job::Initialise => {
+                let nth = self.nth;
                 let looking = Looking { pgdata, source, membership, bindir, runner };
                 spawn_local(async move {
                     let seen = looking.look().await;
-                    let _ = events.send(Event::Looked(seen)).await;
+                    let _ = events.send(Event::Looked(nth, seen)).await;
                 })
             }
         };
-        self.tasks.job = Some(task.abort_handle());
+        self.tasks.job = Some((self.nth, task.abort_handle()));
     }
 
     fn initialise(&self) {
@@ -277,28 +291,33 @@ impl Manager {
     /// they leave is cleared away by the next start.
     pub(super) fn cancel_job(&mut self) {
         let _ = self.cancel.send(true);
-        if let Some(task) = self.tasks.job.take().filter(|t| !t.is_finished()) {
+        if let Some((_, task)) = self.tasks.job.take().filter(|(_, t)| !t.is_finished()) {
             task.abort();
             self.decide(Input::Done(Job::Look, Err(Failure::ForNow("it was told to stop".into()))));
         }
     }
 
     pub(super) fn job_done(&mut self, job: Job, result: Result<Option<DirLock>, Failure>) {
-        self.tasks.job = None;
+        let source = self.tasks.job.take().map_or(self.nth, |(nth, _)| nth);
         let result = result.map(|lock| {
             self.lock = lock.or(self.lock.take());
             self.end_copy();
             match job {
                 Job::Initialise => tracing::info!("PostgreSQL init process complete; ready for start up."),
-                _ => self.joined(),
+                _ => self.joined(source),
             }
         });
         self.decide(Input::Done(job, result));
     }
 
-    /// The data directory is one that follows its source from its start on.
-    fn joined(&mut self) {
-        self.link = Link { attached: true, ..Link::default() };
+    /// Whether the standby may have its source from its start on, of which that is known.
+    pub(super) fn may_follow(&mut self, source: Nth) -> bool {
+        source == self.nth && self.note_leader()
+    }
+
+    /// The data directory is one that follows its source.
+    fn joined(&mut self, source: Nth) {
+        self.link = Link { attached: self.may_follow(source), ..Link::default() };
         if let Err(error) = rewind::forget(&self.plan.launch.pgdata) {
             tracing::warn!("the note of an earlier, unfinished rewind cannot be removed: {error}");
         }
@@ -332,9 +351,9 @@ impl Manager {
                 let attached = self.link.attached;
                 let follower =
                     Follower { pgdata, local, source, slot, major, attached, copies, silent: None, slot_trouble: None };
-                let events = self.events.clone();
+                let (events, nth) = (self.events.clone(), self.nth);
                 spawn_local(follower.follow(async move |report| {
-                    let _ = events.send(Event::Follow(report)).await;
+                    let _ = events.send(Event::Follow(nth, report)).await;
                 }))
             }
             Role::Standby => return,
@@ -360,6 +379,13 @@ impl Manager {
     pub(super) fn followed(&mut self, report: Report) {
         let place = self.peers.standby_of.as_ref().map(|a| a.conninfo.place()).unwrap_or_default();
         match report {
+            Report::Attach if !self.note_leader() => {
+                let (events, nth) = (self.events.clone(), self.nth);
+                spawn_local(async move {
+                    sleep(AGAIN).await;
+                    drop(events.send(Event::Follow(nth, Report::Attach)).await);
+                });
+            }
             Report::Attach => {
                 tracing::info!("nothing diverged: following {place}");
                 self.link.attached = true;
@@ -372,24 +398,23 @@ impl Manager {
                 self.config.set_owned(self.owned(true));
                 self.reload_files(Ok(()), false, None);
             }
-            Report::Streaming => {
-                if !std::mem::replace(&mut self.link.streaming, true) {
+            Report::Streaming(timeline) => {
+                if self.link.received.replace(timeline).is_none() {
                     tracing::info!("streaming from {place}");
                 }
                 self.link.waiting = None;
-                self.streams();
                 self.decide(Input::Streaming);
             }
             Report::Waiting(why) => {
-                if self.link.streaming || self.link.waiting.as_ref() != Some(&why) {
+                if self.link.received.is_some() || self.link.waiting.as_ref() != Some(&why) {
                     tracing::warn!("not streaming: {why}");
                 }
-                self.link.streaming = false;
+                self.link.received = None;
                 self.link.source_role = None;
                 self.link.waiting = Some(why);
             }
             Report::Diverged(repair) => {
-                self.link.streaming = false;
+                self.link.received = None;
                 self.link.waiting = Some(repair.why.clone());
                 self.decide(Input::Diverged(repair));
                 if self.memory.gave_up() {

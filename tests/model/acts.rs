@@ -2,13 +2,7 @@
 
 use podgres::ha::Server;
 
-use crate::{
-    confirm::Process,
-    member::Member,
-    setup::Prelude,
-    votes::Answer,
-    world::{World, mono},
-};
+use crate::{confirm::Process, member::Member, setup::Prelude, votes::Answer, world::World};
 
 /// Something that happens. Numbers are those of members, and of their requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +20,8 @@ pub(crate) enum Act {
     Consents(usize, bool),
     Server(usize),
     NoteTimeline(usize),
+    /// A standby notes what began the timeline that it receives.
+    NoteHistory(usize),
     Repair(usize),
     Follow(usize),
     Checkpointed(usize),
@@ -86,7 +82,7 @@ impl World {
         acts.into_iter().find(|act| match act {
             Act::Attend(_) | Act::Reply(..) | Act::Watch(_) | Act::Pods(_) | Act::Timer(_) => true,
             Act::Accounts(_) => self.budget.deaf == 0,
-            Act::NoteTimeline(_) | Act::Checkpointed(_) | Act::CaughtUp(..) => true,
+            Act::NoteTimeline(_) | Act::NoteHistory(_) | Act::Checkpointed(_) | Act::CaughtUp(..) => true,
             Act::Prove(_) | Act::Confirmed(_) | Act::Look(_) | Act::Connect(_) | Act::Disconnect(_) => true,
             _ => false,
         })
@@ -148,6 +144,9 @@ impl World {
         if m.timeline_unnoted {
             acts.push(Act::NoteTimeline(i));
         }
+        if self.new_history(i).is_some() {
+            acts.push(Act::NoteHistory(i));
+        }
         if self.may_receive(i) && self.leader_of(i).is_some_and(|l| self.has_diverged(i, l)) {
             acts.push(Act::Repair(i));
         }
@@ -161,7 +160,7 @@ impl World {
             let caught_up = target.is_some_and(|t| t.disk.log == m.disk.log);
             acts.push(Act::CaughtUp(i, caught_up));
         }
-        if m.memory.wake.is_some_and(|w| w <= mono(self.now)) {
+        if m.memory.wake.is_some_and(|w| w <= self.clock(i)) {
             acts.push(Act::Timer(i));
         }
     }

@@ -4,7 +4,7 @@ use podgres::ha::{Input, Refusal, lease::Lease};
 
 use crate::{
     rules::Rule,
-    world::{Done, Request, What, World, mono},
+    world::{Done, Request, What, World},
 };
 
 impl World {
@@ -52,7 +52,7 @@ impl World {
 
     /// None: nobody knows.
     pub(crate) fn answer(&mut self, i: usize, request: &Request, done: Option<Done>) {
-        let sent = mono(if self.broken(Rule::CountsFromSending) { self.now } else { request.sent });
+        let sent = self.clock_at(i, if self.broken(Rule::CountsFromSending) { self.now } else { request.sent });
         let written = |result| Input::Written { sent, result };
         self.feed(
             i,
@@ -74,7 +74,7 @@ impl World {
             let there = self.pods[m.pod].member == Some(*j);
             m.runs() && (*j == i || (all && there && asked.contains(&m.config.pod)))
         });
-        let accounts = answers.map(|(_, m)| m.account(self.now)).collect();
+        let accounts = answers.map(|(j, m)| m.account(self.clock(j))).collect();
         self.feed(i, Input::Accounts(accounts));
     }
 }

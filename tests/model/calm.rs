@@ -8,9 +8,9 @@ use crate::{acts::Act, member::Member, world::World};
 /// Lease that is gone is waited for.
 const SOON: u64 = 30;
 
-/// Goes on for some seconds, with those acts that may happen.
+/// Goes on for so many seconds, with those acts that may happen.
 pub(crate) fn settle(mut world: World, seconds: u64, may: &dyn Fn(&Act) -> bool) -> World {
-    for _ in 0..seconds {
+    for _ in 0..world.setup.ticks(seconds) {
         world = second(world, may);
         world.happens(Act::Tick);
     }
@@ -53,7 +53,7 @@ pub(crate) fn no_primary(from: &World, restart: bool) -> Option<String> {
             world.feed(i, Input::Reachable(true));
         }
     }
-    for _ in 0..SOON {
+    for _ in 0..world.setup.ticks(SOON) {
         world = second(world, &|act| restart || without_restarts(act));
         if world.violation.is_some() {
             return world.violation;
@@ -112,8 +112,8 @@ fn is_expected(world: &World) -> bool {
     let lease = world.api.lease.as_ref();
     let held_up = lease.is_some_and(|l| {
         let newest = world.members.iter().map(|m| m.disk.term).max().unwrap_or(0);
-        // A pause; a pause that its leader did not see the end of, and that leader gone; an old Lease brought back.
-        let gone = !world.members.iter().any(|m| m.up && m.uid() == l.pod_uid);
+        // A pause; a pause that its leader did not see the end of, and that leader gone, or its data; an old Lease brought back.
+        let gone = !world.members.iter().any(|m| m.up && m.uid() == l.pod_uid && m.disk.held == l.term);
         l.is_paused() || (l.is_unfenced() && gone) || l.term < newest
     });
     let may_lead = |m: &Member| {

@@ -54,7 +54,7 @@ impl World {
         let takes = !written.instance.is_empty() && written.term > lease.term;
         let mine = lease.pod_uid == m.config.uid && !lease.holder.is_empty();
         let for_me = lease.free.as_ref().is_some_and(|f| f.to.as_ref() == Some(&m.disk.copy));
-        let hasty = m.better.is_some_and(|(term, since)| term == lease.term && self.now < since + 1);
+        let hasty = m.better.is_some_and(|(term, since)| term == lease.term && self.now < since + self.setup.ticks(1));
         if takes && !mine && !for_me && hasty {
             let why = format!("loss: {} takes over although it was just told that another one is ahead", m.config.pod);
             self.fails(why);
@@ -81,7 +81,7 @@ impl World {
         let copy = m.disk.copy.clone();
         let record = before.and_then(|l| l.record.as_ref()).or(m.disk.record.as_ref());
         let founds = before.is_none_or(|l| l.system_id.is_none());
-        let (pod, same) = (m.config.pod.clone(), before.is_some_and(|l| l.pod_uid == m.config.uid));
+        let (pod, same) = (m.config.pod.clone(), before.is_some_and(|l| l.pod_uid == lease.pod_uid));
         if !founds && !record.is_some_and(|r| r.names(&pod, &copy)) {
             self.fails(format!("I3: {pod} takes office with {copy}, which the record does not admit"));
         }

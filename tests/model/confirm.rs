@@ -142,6 +142,8 @@ impl World {
         let Some(to) = self.would_connect(j) else { return };
         let names = self.members[to].confirms.postmaster.clone();
         let name = self.members[j].copy().application_name();
+        // Before it receives anything.
+        self.note_leader(j);
         self.member(j).wire = Some(Wire { to, name, names, flushed: None, replied: false, dead: false });
     }
 

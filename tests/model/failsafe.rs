@@ -1,7 +1,5 @@
 //! Failsafe: a leader asks the others for their consent, over a network that the API has no part in.
 
-use std::time::Duration;
-
 use podgres::ha::{
     Input,
     failsafe::{Bound, Claim, may_consent},
@@ -13,7 +11,7 @@ use crate::{
     search::explore,
     setup::Setup,
     taken_out::finds,
-    world::{Budget, World, mono},
+    world::{Budget, World},
 };
 
 /// What a leader asks.
@@ -35,7 +33,7 @@ impl World {
             uid: m.config.uid.clone(),
             instance: m.config.instance.clone(),
         };
-        let until = mono(self.now) + m.config.duration;
+        let duration = m.config.duration;
         let others: Vec<usize> = (0..self.members.len()).filter(|j| *j != i).collect();
         let mut consents = Vec::new();
         for j in others {
@@ -43,9 +41,10 @@ impl World {
             // By address, which only the pod that is at the API has.
             let there = self.pods[other.pod].member == Some(j);
             let asked = all && there && other.runs() && asking.of.contains(&other.config.pod);
-            if asked && may_consent(&other.config, &other.memory, mono(self.now), &claim).is_ok() {
+            if asked && may_consent(&other.config, &other.memory, self.clock(j), &claim).is_ok() {
                 consents.push(Copy { pod: other.config.pod.clone(), copy: other.disk.copy.clone() });
                 if !self.broken(Rule::PromiseBinds) {
+                    let until = self.clock(j) + duration;
                     self.feed(j, Input::Bound(Bound { term: asking.term, until }));
                 }
             }
@@ -55,7 +54,8 @@ impl World {
             consents = record.into_iter().flat_map(|r| r.members).collect();
         }
         let sent = if self.broken(Rule::CountsFromAsking) { self.now + 1 } else { asking.sent };
-        self.feed(i, Input::Answered { sent: Duration::from_secs(sent), consents, refusals: Vec::new() });
+        let sent = self.clock_at(i, sent);
+        self.feed(i, Input::Answered { sent, consents, refusals: Vec::new() });
     }
 }
 

@@ -55,6 +55,7 @@ impl World {
             Act::Accounts(i) => self.accounts(i, true),
             Act::Server(i) => self.server(i),
             Act::NoteTimeline(i) => self.note_timeline(i),
+            Act::NoteHistory(i) => self.note_history(i),
             Act::Follow(i) => self.follow(i),
             Act::Repair(i) => self.repair_now(i),
             Act::Checkpointed(i) => {
@@ -273,13 +274,16 @@ impl World {
         self.signs_of_life();
         for i in 0..self.members.len() {
             if self.members[i].dying {
-                self.die(i);
+                self.member(i).dies_in -= 1;
+                if self.members[i].dies_in == 0 {
+                    self.die(i);
+                }
             }
         }
         for i in 0..self.members.len() {
-            let m = &self.members[i];
+            let (m, now) = (&self.members[i], self.clock(i));
             let frozen = self.broken(Rule::Fence) || (m.slow && self.broken(Rule::FenceNeedsNobody));
-            if m.fence.is_some_and(|at| at <= self.now) && !frozen {
+            if m.fence.is_some_and(|at| at <= now) && !frozen {
                 self.fire(i);
                 self.attend(i);
             }

@@ -1,7 +1,8 @@
 //! A member: what is lost in a crash, and what is kept.
 
 use podgres::ha::{
-    Config, Data, Goal, Known, Local, Memory, Office, Server,
+    Config, Data, Goal, Known, Local, Memory, Mono, Office, Server,
+    history::Origin,
     lease::{Began, Lease},
     member::Account,
     record::{Copy, Record},
@@ -11,7 +12,7 @@ use crate::{
     confirm::{Confirms, Wire},
     failsafe::Asking,
     votes::Question,
-    world::{Request, mono},
+    world::Request,
 };
 
 /// What survives a crash: the data directory and the notes beside it.
@@ -28,6 +29,8 @@ pub(crate) struct Disk {
     pub(crate) leader: String,
     /// The term in which that one was seen to lead.
     pub(crate) leader_term: u64,
+    /// The term of the leader that was followed last.
+    pub(crate) follows: u64,
     /// The term that was promised last.
     pub(crate) promised: u64,
     /// PostgreSQL's timeline.
@@ -49,10 +52,12 @@ pub(crate) struct Member {
     pub(crate) disk: Disk,
     pub(crate) server: Server,
     pub(crate) goal: Option<Goal>,
-    /// When the fence fires.
-    pub(crate) fence: Option<u64>,
+    /// When the fence fires, by the member's own clock.
+    pub(crate) fence: Option<Mono>,
     /// It has fired: what writes here is dead before the next tick.
     pub(crate) dying: bool,
+    /// So many ticks from now.
+    pub(crate) dies_in: u8,
     /// It has fired, and the manager does not know yet.
     pub(crate) fired: bool,
     pub(crate) requests: Vec<Request>,
@@ -103,6 +108,7 @@ impl Member {
             goal: None,
             fence: None,
             dying: false,
+            dies_in: 0,
             fired: false,
             requests: Vec::new(),
             asked: None,
@@ -173,6 +179,12 @@ impl Member {
         self.disk.began.zip(theirs).is_some_and(|(ours, theirs)| ours.is_after(theirs))
     }
 
+    /// As `origin` of the manager.
+    pub(crate) fn origin(&self) -> Origin {
+        let theirs = self.memory.lease().and_then(|l| l.timeline);
+        Origin { noted: self.disk.began, held: self.disk.held, follows: self.disk.follows, theirs }
+    }
+
     /// As `local_for_cluster` of the manager.
     pub(crate) fn local(&self) -> Local {
         Local {
@@ -200,12 +212,12 @@ impl Member {
     }
 
     /// As `account` of the manager, with the position of this moment.
-    pub(crate) fn account(&self, now: u64) -> Account {
+    pub(crate) fn account(&self, now: Mono) -> Account {
         let memory = &self.memory;
         let has_data = self.disk.data == Data::Present;
         let fenced = memory.pods.as_ref().and_then(|p| p.get(&self.config.pod)).is_some_and(|p| p.is_fenced());
         let seen = match &memory.known {
-            Known::Lease { lease, since } if !lease.holder.is_empty() => Some(mono(now).saturating_sub(*since)),
+            Known::Lease { lease, since } if !lease.holder.is_empty() => Some(now.saturating_sub(*since)),
             _ => None,
         };
         let standby = memory.local.server == Server::Standby;
@@ -233,6 +245,9 @@ impl Member {
         }
         let (term, record) = (lease.term, lease.record.clone());
         if !lease.address.is_empty() {
+            if lease.address == self.disk.leader && self.disk.follows == self.disk.leader_term {
+                self.disk.follows = term;
+            }
             (self.disk.leader, self.disk.leader_term) = (lease.address.clone(), term);
         }
         (self.disk.term, self.disk.record) = (term, record);

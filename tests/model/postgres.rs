@@ -12,7 +12,8 @@ impl World {
     pub(crate) fn server_step(&self, i: usize) -> bool {
         let m = &self.members[i];
         // What was ordered goes on while the manager does not run; nothing new is started.
-        let may_start = !m.slow;
+        // What has ended is started again by whoever has seen that it did.
+        let may_start = !m.slow && m.memory.local.server != Server::Primary;
         let present = m.disk.data == Data::Present;
         match (m.goal, m.server) {
             _ if m.dying => false,
@@ -133,19 +134,30 @@ impl World {
         })
     }
 
-    fn new_timeline(&self, i: usize) -> Option<Began> {
+    /// As `note_leader` of the manager.
+    pub(crate) fn note_leader(&mut self, i: usize) {
+        let disk = &mut self.member(i).disk;
+        disk.follows = disk.leader_term;
+    }
+
+    /// What `i` is to note of the timeline that it receives.
+    pub(crate) fn new_history(&self, i: usize) -> Option<Began> {
         let m = &self.members[i];
-        let theirs = m.memory.lease().and_then(|l| l.timeline)?;
-        let other = m.disk.began.is_some_and(|b| b.contradicts(theirs) || b.is_after(theirs));
-        (m.disk.began != Some(theirs) && !other).then_some(theirs)
+        let receives = self.upstream(i).is_some_and(|l| self.streams(i, l)) && m.runs();
+        m.origin().receives(m.disk.timeline).filter(|_| receives)
+    }
+
+    pub(crate) fn note_history(&mut self, i: usize) {
+        let began = self.new_history(i);
+        let m = self.member(i);
+        m.disk.began = began.or(m.disk.began);
+        self.attend(i);
     }
 
     pub(crate) fn would_follow(&self, i: usize, leader: usize) -> bool {
         let (m, l) = (&self.members[i], &self.members[leader]);
         let news = m.disk.log != l.disk.log || m.disk.timeline != l.disk.timeline;
-        self.streams(i, leader)
-            && !self.has_diverged(i, leader)
-            && (news || (m.runs() && self.new_timeline(i).is_some()))
+        self.streams(i, leader) && !self.has_diverged(i, leader) && news
     }
 
     /// PostgreSQL continues what is there, whatever that is.
@@ -157,12 +169,13 @@ impl World {
             let why = format!("I4: {a} streams from {b} over a history that is another one: its data are corrupt");
             return self.fails(why);
         }
-        let began = self.new_timeline(i).filter(|_| self.members[i].runs());
+        if !self.members[i].is_synchronous() {
+            self.note_leader(i);
+        }
         let instance = self.members[leader].config.instance.clone();
         let m = self.member(i);
         m.followed = Some(instance);
         (m.disk.log, m.disk.timeline) = (log, timeline);
-        m.disk.began = began.or(m.disk.began);
         self.attend(i);
     }
 
@@ -202,9 +215,8 @@ impl World {
         let instance = self.members[leader].config.instance.clone();
         let m = self.member(i);
         m.followed = Some(instance);
-        let began = m.memory.lease().and_then(|l| l.timeline);
         m.disk.copy = copy;
-        (m.disk.data, m.disk.held, m.disk.began) = (Data::Present, 0, began);
+        (m.disk.data, m.disk.held, m.disk.began, m.disk.follows) = (Data::Present, 0, None, m.disk.leader_term);
         (m.disk.log, m.disk.timeline, m.disk.system) = (from.log, from.timeline, from.system);
         self.pods_changed();
     }

@@ -77,6 +77,8 @@ pub(crate) enum Rule {
     TakesUpPromises,
     /// T14: an address is followed, not a name.
     AddressNotName,
+    /// What a vote says of its history is looked up in the WAL.
+    HistoryOfWal,
     /// T16: a server begins with a name that nobody bears.
     BeginsWithNobody,
 }

@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     acts::Act,
     calm::no_primary,
+    member::Member,
     setup::Setup,
     world::{Budget, World},
 };
@@ -18,7 +19,11 @@ use crate::{
 /// In seconds of the simulated clock: several leases, elections and hand-overs.
 const LENGTH: u64 = 60;
 /// At most so many events: a schedule of many small ones is as good as one of few.
-const EVENTS: usize = 3000;
+const EVENTS: usize = 4000;
+/// A second passes in so many steps, or in one.
+const STEPS: u32 = 4;
+/// So far off may the rate of a clock be, in thousandths (I1).
+const DRIFT: u32 = 10;
 
 /// How many there are, of which an unoptimised build, which takes ten times as long, makes a few.
 const MOST: u64 = if cfg!(debug_assertions) { 200 } else { 10_000 };
@@ -56,6 +61,7 @@ fn setup(random: &mut Random) -> Setup {
     // more than the check can tell from one of the new copy's.
     let volume = u8::from(sync == 0 && !founding && random.one_in(8));
     let lost = if volume > 0 { 0 } else { random.up_to(3) };
+    let steps = if random.one_in(2) { 1 } else { STEPS };
     let budget = Budget {
         crash: random.up_to(3),
         node: random.up_to(1),
@@ -81,6 +87,10 @@ fn setup(random: &mut Random) -> Setup {
         stale: random.one_in(2),
         terms: u64::MAX,
         founding,
+        steps,
+        rates: [0; 4].map(|_| 1000 - DRIFT + u32::from(random.up_to(2)) * DRIFT),
+        // Half a second at most.
+        kill: if steps == 1 { 1 } else { 1 + random.up_to(1) },
         ..Setup::new("a schedule", members, budget)
     }
 }
@@ -91,7 +101,7 @@ fn schedule(seed: u64) -> Option<String> {
     let setup = Arc::new(setup(&mut random));
     let mut world = setup.world();
     let (begun, mut happened, mut acts, mut healthy) = (world.now, Vec::new(), Vec::new(), Vec::new());
-    while world.now < begun + LENGTH && happened.len() < EVENTS && world.violation.is_none() {
+    while world.now < begun + setup.ticks(LENGTH) && happened.len() < EVENTS && world.violation.is_none() {
         acts.clear();
         healthy.clear();
         world.acts(&mut acts);
@@ -100,7 +110,7 @@ fn schedule(seed: u64) -> Option<String> {
         let fault = healthy.is_empty() || random.one_in(12);
         let from = if fault || acts.len() == healthy.len() { &acts } else { &healthy };
         let Some(act) = (!from.is_empty()).then(|| from[random.below(from.len())]) else { break };
-        happened.push((world.now - begun, act));
+        happened.push(((world.now - begun) as f64 / f64::from(setup.steps), act));
         world.happens(act);
     }
     let restart = random.one_in(2);
@@ -108,11 +118,13 @@ fn schedule(seed: u64) -> Option<String> {
     Some(report(seed, &setup, &world, &happened, &violation))
 }
 
-fn report(seed: u64, setup: &Setup, world: &World, happened: &[(u64, Act)], violation: &str) -> String {
+fn report(seed: u64, setup: &Setup, world: &World, happened: &[(f64, Act)], violation: &str) -> String {
     let last: Vec<String> =
-        happened.iter().rev().take(120).rev().map(|(at, act)| format!("  {at:>3} s  {act:?}")).collect();
-    let members: Vec<String> =
-        world.members.iter().map(|m| format!("  {}: {:?} {:?}", m.uid(), m.server, m.memory.reason)).collect();
+        happened.iter().rev().take(120).rev().map(|(at, act)| format!("  {at:>5.2} s  {act:?}")).collect();
+    let one = |m: &Member| {
+        format!("  {}: {:?} {:?} {:?} {:?} {:?}", m.uid(), m.server, m.memory.reason, m.disk, m.confirms, m.wire)
+    };
+    let members: Vec<String> = world.members.iter().map(|m| one(m)).collect();
     format!(
         "PODGRES_SEED={seed}: {violation}\n{setup:?}\n{}\n{}\n  the Lease: {:?}",
         last.join("\n"),

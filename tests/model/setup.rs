@@ -42,6 +42,12 @@ pub(crate) struct Setup {
     pub(crate) notes_late: bool,
     /// Whether nobody has data at first.
     pub(crate) founding: bool,
+    /// In how many steps a second passes.
+    pub(crate) steps: u32,
+    /// How fast the clock of each member goes, in thousandths.
+    pub(crate) rates: [u32; 4],
+    /// So many steps after the fence has fired the processes are dead.
+    pub(crate) kill: u8,
     /// `sync`.
     pub(crate) sync: usize,
     /// `sync-strict`.
@@ -79,6 +85,9 @@ pub(crate) enum Prelude {
     VoterSleeps,
     /// All but the leader are down, and about to leave the record.
     Leaving,
+    /// The first leader died with commits that nobody else has. The second took over, and died when the third had confirmed a
+    /// commit of its and not noted yet what began the timeline.
+    Unnoted,
     /// The first leader was deleted by force and sleeps, its server does not; the pod of its name leads now. The third member
     /// has not received anything meanwhile.
     TwoOfOneName,
@@ -102,6 +111,9 @@ impl Setup {
             restores_unseen: false,
             notes_late: false,
             founding: false,
+            steps: 1,
+            rates: [1000; 4],
+            kill: 1,
             sync: 0,
             strict: false,
             unfenced: false,
@@ -113,6 +125,11 @@ impl Setup {
 
     pub(crate) fn without(self, rule: Rule) -> Self {
         Self { without: Some(rule), ..self }
+    }
+
+    /// In how many steps so many seconds pass.
+    pub(crate) fn ticks(&self, seconds: u64) -> u64 {
+        seconds * u64::from(self.steps)
     }
 
     /// A cluster whose first member leads and whose others stream, some seconds ago begun; or one that nobody has begun.
@@ -139,6 +156,7 @@ impl Setup {
             copy: copy(n),
             held: 0,
             began: Some(began),
+            follows: 1,
             term: 1,
             record: Some(record.clone()),
             timeline: 1,
@@ -258,6 +276,26 @@ impl Prelude {
                 world = Self::Voted.play(world);
                 world.budget.slow = 1;
                 world.happens(Act::Slow(2));
+                world
+            }
+            Self::Unnoted => {
+                world.budget = Budget { node: 2, commit: 4, ..Budget::default() };
+                (0..3).for_each(|_| world.happens(Act::Commit(0)));
+                world.happens(Act::NodeCrash(0));
+                let unnoted = |act: &Act| !matches!(act, Act::NoteHistory(2)) && without_restarts(act);
+                // As soon as it can: a moment later the first one is off the record.
+                let confirms = |w: &World| w.members[2].wire.as_ref().is_some_and(|w| w.names.confirm() == Some(1));
+                let late = world.now + 10;
+                while !confirms(&world) && world.now < late {
+                    world = settle(world, 1, &unnoted);
+                }
+                for act in [Act::Commit(1), Act::Backend(1, 0), Act::Follow(2), Act::Ack(2)] {
+                    world.happens(act);
+                }
+                assert_eq!(world.confirmed.len(), 1, "the third member confirms it");
+                world.happens(Act::NodeCrash(1));
+                let (first, third) = (&world.members[0].disk, &world.members[2].disk);
+                assert!(first.log.len() >= third.log.len() && first.began == third.began, "and it seems to be behind");
                 world
             }
             Self::TwoOfOneName => {

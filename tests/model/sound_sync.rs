@@ -204,3 +204,9 @@ fn sync_two_of_one_name() {
     let setup = unfenced("sync two of one name", 3, Budget { commit: 1, ..NOTHING });
     holds_in_full(Setup { prelude: Prelude::TwoOfOneName, prompt: true, ..setup });
 }
+
+#[test]
+fn sync_three_unnoted() {
+    let setup = sync("sync three unnoted", 3, NOTHING);
+    holds_in_full(Setup { prelude: Prelude::Unnoted, lazy: false, prompt: true, calm_every: 400, ..setup });
+}

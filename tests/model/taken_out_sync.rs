@@ -74,6 +74,12 @@ fn t5_a_candidate_that_does_not_freeze_itself() {
 }
 
 #[test]
+fn a_vote_for_what_is_noted() {
+    let setup = sync("noted", 3, Rule::HistoryOfWal, Budget::default());
+    finds("I2", Setup { prelude: Prelude::Unnoted, lazy: false, terms: 5, ..setup });
+}
+
+#[test]
 fn t6_votes_of_members_that_receive_again() {
     let setup = voted("T6, thaws", Rule::ThawNeedsTerm, Budget::default());
     finds("I2", Setup { prelude: Prelude::VoterSleeps, ..setup });

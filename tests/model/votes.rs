@@ -4,11 +4,11 @@
 
 use podgres::ha::{
     Input, Server,
-    lease::Began,
+    history::Origin,
     votes::{Vote, may_promise},
 };
 
-use crate::{acts::Act, rules::Rule, world::World, world::mono};
+use crate::{acts::Act, rules::Rule, world::World};
 
 /// A question for a vote, that of a candidate to itself too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ pub(crate) enum Answer {
     /// The question is on its way.
     None,
     /// The term is promised. That nothing is received any more is still to be seen.
-    Freezes { copy: String, began: Option<Began> },
+    Freezes { copy: String, origin: Origin },
     /// The answer is on its way.
     Voted(Vote),
 }
@@ -64,7 +64,7 @@ impl World {
         let m = &self.members[i];
         let (instance, sent) = (m.config.instance.clone(), self.now);
         let answer = if self.broken(Rule::CandidateFreezes) {
-            Some(Answer::Voted(self.vote(i, term, m.disk.copy.clone(), m.disk.began)))
+            Some(Answer::Voted(self.vote(i, term, m.disk.copy.clone(), m.origin())))
         } else {
             self.freeze(i, term)
         };
@@ -74,8 +74,12 @@ impl World {
         }
     }
 
-    fn vote(&self, j: usize, term: u64, copy: String, began: Option<Began>) -> Vote {
+    fn vote(&self, j: usize, term: u64, copy: String, origin: Origin) -> Vote {
         let m = &self.members[j];
+        let began = match self.broken(Rule::HistoryOfWal) {
+            true => origin.noted,
+            false => origin.of(Some(m.disk.timeline).filter(|t| *t > 0)),
+        };
         Vote { pod: m.config.pod.clone(), copy, term, began, lsn: m.lsn() }
     }
 
@@ -85,9 +89,9 @@ impl World {
             return None;
         }
         self.pods_changed();
-        let disk = &mut self.member(j).disk;
-        disk.promised = term;
-        Some(Answer::Freezes { copy: disk.copy.clone(), began: disk.began })
+        let m = self.member(j);
+        m.disk.promised = term;
+        Some(Answer::Freezes { copy: m.disk.copy.clone(), origin: m.origin() })
     }
 
     /// A question arrives.
@@ -95,7 +99,7 @@ impl World {
         let question = self.members[i].questions[k].clone();
         let m = &self.members[question.of];
         let me = m.config.instance == question.instance;
-        let may = me && may_promise(&m.config, &m.memory, mono(self.now), question.term).is_ok();
+        let may = me && may_promise(&m.config, &m.memory, self.clock(question.of), question.term).is_ok();
         match may.then(|| self.freeze(question.of, question.term)).flatten() {
             Some(answer) => self.member(i).questions[k].answer = answer,
             None => self.refuse(i, k),
@@ -108,14 +112,14 @@ impl World {
         let Question { of, term, instance, answer, .. } = self.members[i].questions[k].clone();
         let m = &self.members[of];
         let there = m.config.instance == instance && m.server == Server::Standby;
-        let Answer::Freezes { copy, began } = answer else { return };
+        let Answer::Freezes { copy, origin } = answer else { return };
         if !there {
             return self.refuse(i, k);
         }
         if !self.broken(Rule::VoteFreezes) {
             self.member(of).wire = None;
         }
-        let vote = self.vote(of, term, copy, began);
+        let vote = self.vote(of, term, copy, origin);
         self.member(i).questions[k].answer = Answer::Voted(vote);
     }
 

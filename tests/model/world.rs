@@ -6,13 +6,9 @@ use podgres::ha::{Action, Input, Memory, Mono, Server, lease::Lease, quorum::Nam
 
 use crate::{failsafe::Asking, member::Member, rules::Rule, setup::Setup};
 
-/// Seconds. Far from every other number, so that a time is recognised as one in `fingerprint`.
+/// When it begins. Far from every other number, so that a time is recognised as one in `fingerprint`.
 pub(crate) const BASE: u64 = 1_000_000_000_000;
 pub(crate) const SYSTEM: u64 = 42;
-
-pub(crate) fn mono(seconds: u64) -> Mono {
-    Mono::from_secs(seconds)
-}
 
 /// How many of each fault may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -167,13 +163,23 @@ impl World {
         self.pods_change += 1;
     }
 
+    /// What the clock of this member says.
+    pub(crate) fn clock(&self, i: usize) -> Mono {
+        self.clock_at(i, self.now)
+    }
+
+    pub(crate) fn clock_at(&self, i: usize, at: u64) -> Mono {
+        let Setup { steps, rates, .. } = *self.setup;
+        Mono::from_secs(BASE) + Mono::from_secs(at - BASE) / steps * rates[i] / 1000
+    }
+
     /// Gives one input to the shipped decision, and carries out what it answers.
     pub(crate) fn feed(&mut self, i: usize, input: Input) {
         if let Input::Accounts(accounts) = &input {
             self.note_better(i, accounts);
         }
         let input = crate::rules::input(self, i, input);
-        let now = mono(self.now);
+        let now = self.clock(i);
         let m = self.member(i);
         let before = std::mem::take(&mut m.memory);
         let before_office = before.in_office().is_some();
@@ -207,7 +213,7 @@ impl World {
     }
 
     fn act(&mut self, i: usize, action: Action) {
-        let now = self.now;
+        let now = self.clock(i);
         match action {
             Action::Aim(aim) => {
                 let m = self.member(i);
@@ -219,8 +225,8 @@ impl World {
             }
             Action::Arm(at) => {
                 let m = self.member(i);
-                m.fence = Some(at.as_secs());
-                if at.as_secs() <= now {
+                m.fence = Some(at);
+                if at <= now {
                     self.fire(i);
                 }
             }
@@ -238,7 +244,7 @@ impl World {
                 self.check_stood_back(i, &lease);
                 self.request(i, What::Write { over, lease });
             }
-            Action::AskConsent { term, of } => self.member(i).asking = Some(Asking { term, of, sent: now }),
+            Action::AskConsent { term, of } => self.member(i).asking = Some(Asking { term, of, sent: self.now }),
             Action::Ask(members) => self.member(i).asked = Some(members),
             Action::Checkpoint => self.member(i).checkpoint = true,
             Action::AwaitTarget(pod) => self.member(i).awaits = Some(pod),
@@ -273,7 +279,7 @@ impl World {
                 let disk = self.empty_disk();
                 let m = self.member(i);
                 (m.disk.data, m.disk.system, m.disk.copy, m.disk.began) = (disk.data, disk.system, disk.copy, None);
-                (m.disk.held, m.disk.timeline, m.disk.log) = (0, 0, Vec::new());
+                (m.disk.held, m.disk.follows, m.disk.timeline, m.disk.log) = (0, 0, 0, Vec::new());
                 self.pods_changed();
             }
             Action::PatchPod { .. } | Action::Event { .. } | Action::Restart | Action::Reinit => {}
@@ -313,14 +319,14 @@ impl World {
 
     /// The deadline has come. The processes are dead a moment later.
     pub(crate) fn fire(&mut self, i: usize) {
-        let unfenced = self.setup.unfenced;
+        let (unfenced, kill) = (self.setup.unfenced, self.setup.kill);
         let m = self.member(i);
         m.fence = None;
         if unfenced {
             return;
         }
         m.fired = true;
-        m.dying = true;
+        (m.dying, m.dies_in) = (true, kill);
     }
 
     pub(crate) fn annotate(&mut self, change: impl Fn(&mut Lease)) {

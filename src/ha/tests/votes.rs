@@ -77,16 +77,22 @@ fn a_vote_of_somebody_who_has_more_is_none() {
     assert!(b.writes());
 }
 
-/// A standby that has just begun to receive confirms commits before it has noted of which history they are.
+/// The candidate is on timeline 1, which term 7 began.
 #[test]
-fn a_vote_of_somebody_who_may_have_more_is_none() {
-    for noted in [None, Some(Began { term: 0, timeline: 1 })] {
+fn a_vote_of_who_is_on_a_later_history_is_none_whatever_the_position() {
+    let began = |term, timeline| Some(Began { term, timeline });
+    for (history, lsn, counts) in [
+        (began(7, 1), 100, true),
+        (began(7, 1), 101, false),
+        (began(7, 2), 50, false),
+        (began(8, 1), 50, false),
+        (began(6, 1), 900, true),
+        (None, 900, true),
+    ] {
         let mut b = candidate(&[account("b", 100)]);
-        b.give(Input::Voted(vote("b", 8, 100)));
-        b.give(Input::Voted(Vote { began: noted, ..vote("c", 8, 101) }));
-        assert!(!b.writes(), "{noted:?}");
-        b.give(Input::Voted(Vote { began: noted, ..vote("c", 8, 100) }));
-        assert!(b.writes(), "{noted:?}: {}", b.memory.reason);
+        b.give(Input::Voted(Vote { began: began(7, 1), ..vote("b", 8, 100) }));
+        b.give(Input::Voted(Vote { began: history, ..vote("c", 8, lsn) }));
+        assert_eq!(b.writes(), counts, "{history:?} at {lsn}: {}", b.memory.reason);
     }
 }
 

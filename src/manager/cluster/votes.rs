@@ -98,7 +98,7 @@ impl Manager {
             tracing::info!("term {term} is promised: this member receives nothing before somebody leads in it");
         }
         cluster.receives = false;
-        let (pod, copy, began) = (cluster.config.pod.clone(), cluster.notes.copy.clone(), cluster.notes.began);
+        let (pod, copy, origin) = (cluster.config.pod.clone(), cluster.notes.copy.clone(), cluster.origin());
         self.lose_source();
         let launch = &self.plan.launch;
         source::forget_password(&launch.run_dir).map_err(|e| format!("the password of its source stays: {e}"))?;
@@ -108,8 +108,8 @@ impl Manager {
         Ok(async move {
             put.await.map_err(|e| format!("its source cannot be taken away: {e}"))?;
             let frozen = Frozen { pgdata, local, postmaster, bindir, runner };
-            let lsn = frozen.end_of_wal(replayed).await?.0;
-            Ok(Vote { pod, copy, term, began, lsn })
+            let (end, timeline) = frozen.end_of_wal(replayed).await?;
+            Ok(Vote { pod, copy, term, began: origin.of(timeline.map(|t| t.0)), lsn: end.0 })
         })
     }
 

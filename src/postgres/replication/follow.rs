@@ -36,8 +36,8 @@ pub enum Report {
     /// The source has not answered for a while: PostgreSQL, which would try ten times a second and write a line about
     /// each, should leave it alone until it answers.
     Detach,
-    /// It streams.
-    Streaming,
+    /// It streams, at the moment this timeline.
+    Streaming(Timeline),
     /// It does not, for this reason, which may pass.
     Waiting(String),
     /// It cannot follow as it is.
@@ -93,7 +93,7 @@ const COPIES: &str = "slot-copies";
 struct Here {
     in_recovery: bool,
     position: Position,
-    streaming: bool,
+    streams: Option<Timeline>,
     has_archive: bool,
     paused: bool,
 }
@@ -144,12 +144,13 @@ impl Follower {
         if here.paused {
             tell(Report::Paused).await;
         }
-        if here.streaming {
+        if let Some(timeline) = here.streams {
             *stuck = None;
             self.silent = None;
-            tell(Report::Streaming).await;
+            tell(Report::Streaming(timeline)).await;
             self.copy_slots(&here, tell).await;
-            return Next::Wait(STREAMING);
+            // On its way to the source's timeline it comes through those before.
+            return Next::Wait(if self.source.is_noted(timeline) { STREAMING } else { QUICK });
         }
         match self.ask(here, stuck).await {
             Ok(report @ Report::Attach) => {
@@ -295,10 +296,11 @@ impl Follower {
 
 async fn here(client: &Client) -> Result<Here, sql::Error> {
     let row = client.query_one(HERE, &[]).await?;
-    let (streaming, has_archive, in_recovery) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+    let streams = row.try_get::<_, Option<i32>>(3)?.map(|timeline| Timeline(timeline.cast_unsigned()));
+    let (has_archive, in_recovery) = (row.try_get(4)?, row.try_get(5)?);
     // Asked only where the answer is no error.
     let paused: Option<bool> = row.try_get(6)?;
-    Ok(Here { in_recovery, position: position(&row)?, streaming, has_archive, paused: paused == Some(true) })
+    Ok(Here { in_recovery, position: position(&row)?, streams, has_archive, paused: paused == Some(true) })
 }
 
 fn position(row: &tokio_postgres::Row) -> Result<Position, sql::Error> {
@@ -313,7 +315,7 @@ fn position(row: &tokio_postgres::Row) -> Result<Position, sql::Error> {
 const HERE: &str = "
 select s.system_identifier, r.min_recovery_end_timeline,
        greatest(pg_last_wal_replay_lsn(), r.min_recovery_end_lsn),
-       exists (select from pg_stat_wal_receiver where status = 'streaming'),
+       (select received_tli from pg_stat_wal_receiver where status = 'streaming'),
        current_setting('restore_command') <> '',
        pg_is_in_recovery(), case when pg_is_in_recovery() then pg_is_wal_replay_paused() end
   from pg_control_system() s, pg_control_recovery() r";

@@ -11,7 +11,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::PgLsn;
 
-use super::lsn::Lsn;
+use super::lsn::{Lsn, Timeline};
 use crate::{
     pid1::{Child, Runner},
     postgres::{
@@ -42,14 +42,14 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Waits until it receives nothing and will not, and says where the valid WAL that it has ends. `replayed`: waits until
-    /// all of it is replayed too.
+    /// Waits until it receives nothing and will not, and says where the valid WAL that it has ends, and on which timeline.
+    /// `replayed`: waits until all of it is replayed too.
     ///
     /// There is no deadline in here.
     ///
     /// # Errors
     /// PostgreSQL does not answer, or ends.
-    pub async fn end_of_wal(&self, replayed: bool) -> Result<Lsn, String> {
+    pub async fn end_of_wal(&self, replayed: bool) -> Result<(Lsn, Option<Timeline>), String> {
         while !self.has_no_source().await? {
             self.alive()?;
             sleep(POLL).await;
@@ -63,7 +63,9 @@ impl Frozen {
             self.ask("select pg_wal_replay_resume() from (values (1)) one where pg_is_wal_replay_paused()").await?;
             sleep(POLL).await;
         }
-        Ok(end)
+        // The file of the last byte: what comes next may be in another one, which is not there yet.
+        let size = self.segment_size().await?;
+        Ok((end, newest_timeline(&self.pgdata, Lsn(end.0.saturating_sub(1)), size)))
     }
 
     fn alive(&self) -> Result<(), String> {
@@ -118,9 +120,9 @@ impl Frozen {
         let size = self.segment_size().await?;
         let mut end = from;
         loop {
-            let Some(timeline) = newest_timeline(&self.pgdata, end, size) else { return Ok(end) };
+            let Some(Timeline(timeline)) = newest_timeline(&self.pgdata, end, size) else { return Ok(end) };
             let before = Lsn(end.0.saturating_sub(BEFORE));
-            let there = newest_timeline(&self.pgdata, before, size) == Some(timeline);
+            let there = newest_timeline(&self.pgdata, before, size) == Some(Timeline(timeline));
             let start = if there { before } else { Lsn(end.0 / size * size) };
             let mut command = Command::new(self.bindir.program("pg_waldump"));
             command.args(["--path", &self.pgdata.join("pg_wal").to_string_lossy()]);
@@ -162,12 +164,12 @@ fn receivers(pgdata: &Path) -> Vec<Pid> {
 }
 
 /// The newest timeline that has a file for the segment in which `at` is. None: there is no such file, and no WAL from there on.
-fn newest_timeline(pgdata: &Path, at: Lsn, size: u64) -> Option<u32> {
+fn newest_timeline(pgdata: &Path, at: Lsn, size: u64) -> Option<Timeline> {
     let (number, per_id) = (at.0 / size, (1 << 32) / size);
     let segment = format!("{:08X}{:08X}", number / per_id, number % per_id);
     let names = fs::read_dir(pgdata.join("pg_wal")).ok()?.flatten();
     let timeline = |name: &str| u32::from_str_radix(name.strip_suffix(&segment)?, 16).ok();
-    names.filter_map(|f| timeline(f.file_name().to_str().filter(|n| n.len() == 24)?)).max()
+    names.filter_map(|f| timeline(f.file_name().to_str().filter(|n| n.len() == 24)?)).max().map(Timeline)
 }
 
 /// `rmgr: Heap  len (rec/tot): 54/ 150, tx: 738, lsn: 0/01500028, prev 0/…`: where that record ends.
@@ -201,7 +203,7 @@ mod tests {
         {
             fs::write(wal.join(name), "").unwrap();
         }
-        let newest = |lsn| newest_timeline(dir.path(), Lsn(lsn), size);
+        let newest = |lsn| newest_timeline(dir.path(), Lsn(lsn), size).map(|t| t.0);
         assert_eq!((newest(3 << 24), newest((4 << 24) + 5), newest(5 << 24)), (Some(2), Some(3), None));
     }
 }

@@ -166,6 +166,11 @@ impl Source {
         Self { noted, ..self }
     }
 
+    /// Whether this member has noted what began the timeline; where it notes none, as if it had.
+    pub fn is_noted(&self, timeline: Timeline) -> bool {
+        self.noted.get().is_none_or(|noted| noted == timeline.0)
+    }
+
     /// Host and port, for messages.
     pub fn place(&self) -> String {
         self.conninfo.place()
