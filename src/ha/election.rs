@@ -21,7 +21,12 @@ pub enum StandBack {
     /// This member saw the leader renew, or is a primary itself.
     LeaderAlive(String),
     /// This one would be better.
-    Better(String),
+    Better {
+        /// The pod.
+        pod: String,
+        /// Whether it has more of the cluster's history, and does not only come first.
+        has_more: bool,
+    },
 }
 
 /// Whether the candidate `me` may take the office of `term` that has ended, after what the others say.
@@ -46,7 +51,9 @@ pub fn may_take(
     let admitted = |m: &&Account| m.copy.as_ref().is_some_and(|c| record.names(&m.pod, c));
     let fit = others.iter().filter(|o| o.pod != me.pod && o.fit && o.priority > 0).filter(admitted);
     match fit.max_by(|a, b| order(a, b)) {
-        Some(best) if order(best, me) == Ordering::Greater => Err(StandBack::Better(best.pod.clone())),
+        Some(best) if order(best, me) == Ordering::Greater => {
+            Err(StandBack::Better { pod: best.pod.clone(), has_more: ahead(best, me) == Ordering::Greater })
+        }
         _ => Ok(()),
     }
 }
@@ -83,17 +90,17 @@ mod tests {
 
     #[test]
     fn most_history_first_then_priority_then_name() {
-        let better = |name: &str| Err(StandBack::Better(name.into()));
-        assert_eq!(take(&account("a", 3, 100), &[account("b", 3, 200)]), better("b"));
+        let better = |name: &str, has_more| Err(StandBack::Better { pod: name.into(), has_more });
+        assert_eq!(take(&account("a", 3, 100), &[account("b", 3, 200)]), better("b", true));
         assert_eq!(take(&account("a", 3, 200), &[account("b", 3, 100)]), Ok(()));
         assert_eq!(
             take(&account("a", 3, 900), &[account("b", 5, 100)]),
-            better("b"),
+            better("b", true),
             "a later term before a higher LSN"
         );
-        assert_eq!(take(&account("b", 3, 100), &[account("a", 3, 100)]), better("a"), "the name, among equals");
+        assert_eq!(take(&account("b", 3, 100), &[account("a", 3, 100)]), better("a", false), "the name, among equals");
         let low = Account { priority: 10, ..account("a", 3, 100) };
-        assert_eq!(take(&low, &[account("b", 3, 100)]), better("b"));
+        assert_eq!(take(&low, &[account("b", 3, 100)]), better("b", false));
         assert_eq!(take(&account("b", 3, 100), &[low]), Ok(()));
     }
 

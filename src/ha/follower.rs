@@ -342,8 +342,10 @@ impl Turn<'_> {
                 self.wake_at(at + ACCOUNTS_LAST);
                 false
             }
-            Err(StandBack::Better(pod)) => {
-                let stood = *self.m.stood_back.get_or_insert(self.now);
+            Err(StandBack::Better { pod, has_more }) => {
+                // That it comes first by its name was no time for one that turns out to have more.
+                let before = self.m.stood_back.filter(|(_, had_more)| *had_more || !has_more);
+                let (stood, _) = *self.m.stood_back.insert(before.unwrap_or((self.now, has_more)));
                 self.because(Reason::NoLeader(format!("{pod} is ahead and goes first")));
                 self.wake_at(stood + AFTER_THE_BEST);
                 self.now >= stood + AFTER_THE_BEST

@@ -198,8 +198,8 @@ pub struct Memory {
     pub terminating: Option<Mono>,
     /// No election before.
     pub stand_back_until: Mono,
-    /// Stood back for a better one since.
-    pub stood_back: Option<Mono>,
+    /// Stood back for a better one since then, and whether that one has more.
+    pub stood_back: Option<(Mono, bool)>,
     /// A hand-over that was begun here and is to be told of.
     pub handed_over: Option<HandedOver>,
     /// A restart or a new clone that is to be told of.

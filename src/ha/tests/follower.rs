@@ -116,6 +116,21 @@ fn the_one_behind_leaves_it_to_the_one_ahead_for_a_second() {
     assert!(b.writes(), "{:?}", b.memory.reason);
 }
 
+/// Found by the simulation.
+#[test]
+fn who_turns_out_to_be_ahead_has_its_second_although_it_was_stood_back_for_before() {
+    let mut b = Member::standby("b", &led_by("a"));
+    b.after(S(10));
+    let first = |lsn| Account { priority: 200, ..account("c", lsn) };
+    b.accounts(&[account("b", 5), first(5)]);
+    b.now += S(1);
+    b.accounts(&[account("b", 5), first(6)]);
+    assert!(!b.writes(), "it only came first until now");
+    b.after(S(1));
+    b.accounts(&[account("b", 5), first(6)]);
+    assert!(b.writes(), "{:?}", b.memory.reason);
+}
+
 /// Found by the model check (trace T13): b was promoted and died before anybody knew, a was promoted to a timeline of the
 /// same number, and b came back before a had said so. The Lease still told of b's own timeline, or of the one before.
 #[test]
