@@ -1,6 +1,6 @@
 //! What members say of themselves, and what Kubernetes says of their pods.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,10 @@ pub struct ClusterView {
     pub findings: Vec<String>,
     /// Who confirms commits, as the leader of a synchronous cluster knows it.
     pub confirming: Option<Confirming>,
+    /// For how long the Kubernetes API has not answered this member; none: it does.
+    pub api_silent: Option<Duration>,
+    /// Whether this member leads without the API, because the others promise to wait.
+    pub failsafe: bool,
 }
 
 /// How many standbys confirm each commit.

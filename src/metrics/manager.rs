@@ -45,6 +45,7 @@ pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
     }
     families.extend(progress(snapshot));
     families.extend(confirming(snapshot));
+    families.extend(api(snapshot));
     families
 }
 
@@ -59,6 +60,18 @@ fn confirming(snapshot: &Snapshot) -> Vec<Family> {
             .with(vec![], number(confirming.standbys.unwrap_or(0))),
         gauge("podgres_sync_waiting", "Whether every commit waits for standbys that are not there.")
             .with(vec![], confirming.standbys.is_none()),
+    ]
+}
+
+/// Only of a member of a cluster.
+fn api(snapshot: &Snapshot) -> Vec<Family> {
+    let Some(cluster) = &snapshot.cluster else { return Vec::new() };
+    let silent = cluster.api_silent.map_or(0.0, |t| t.as_secs_f64());
+    vec![
+        gauge("podgres_api_silent_seconds", "Since when the Kubernetes API has not answered; 0 while it does.")
+            .with(vec![], silent),
+        gauge("podgres_failsafe", "Whether this primary stays without the API because the other members promise to wait.")
+            .with(vec![], cluster.failsafe),
     ]
 }
 
@@ -160,6 +173,19 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("podgres_sync_waiting 0\n"), "{text}");
+    }
+
+    #[test]
+    fn a_member_says_how_it_stands_with_the_api() {
+        let mut snapshot = snapshot(Phase::Begun);
+        assert!(!text(&snapshot).contains("podgres_failsafe"), "it is in no cluster");
+        snapshot.cluster = Some(ClusterView::default());
+        let said = text(&snapshot);
+        assert!(said.contains("podgres_api_silent_seconds 0.0\n") && said.contains("podgres_failsafe 0\n"), "{said}");
+        let silent = Some(std::time::Duration::from_secs(7));
+        snapshot.cluster = Some(ClusterView { api_silent: silent, failsafe: true, ..ClusterView::default() });
+        let said = text(&snapshot);
+        assert!(said.contains("podgres_api_silent_seconds 7.0\n") && said.contains("podgres_failsafe 1\n"), "{said}");
     }
 
     #[test]

@@ -43,6 +43,8 @@ fn an_outage_refuses_no_write(settings: &[&str]) {
     members[p].container.wait_for_message("without the API");
     let status = String::from_utf8_lossy(&members[p].podgres(&["status"]).stdout).into_owned();
     assert!(status.contains("leads without the API"), "{status}");
+    let (_, metrics) = client::http(members[p].address(), "/metrics");
+    assert!(metrics.contains("podgres_failsafe 1\n"), "{metrics}");
     members.iter().for_each(Member::heal);
     members[p].container.wait_for_message("the API is back");
     assert_eq!((cluster.settle(&members).n, cluster.term()), (p, term));

@@ -131,10 +131,8 @@ impl Manager {
         let Cluster { config, memory, name, .. } = cluster;
         let usual = matches!(memory.reason, ha::Reason::Leads(_) | ha::Reason::Follows(_));
         let mut findings: Vec<String> = (!usual).then(|| memory.reason.to_string()).into_iter().collect();
-        if let Some(since) = memory.silent_since {
-            let silent = cluster.now().saturating_sub(since).as_secs();
-            findings.push(format!("the Kubernetes API has not answered for {silent} s"));
-        }
+        let api_silent = memory.silent_since.map(|since| cluster.now().saturating_sub(since));
+        findings.extend(api_silent.map(|t| format!("the Kubernetes API has not answered for {} s", t.as_secs())));
         findings.extend(self.who_confirms());
         findings.extend(memory.trouble.iter().map(|t| format!("the Lease could not be written: {t}")));
         Some(ClusterView {
@@ -143,6 +141,8 @@ impl Manager {
             lease: memory.lease().cloned(),
             pods: memory.pods.clone().unwrap_or_default(),
             findings,
+            api_silent,
+            failsafe: memory.in_office().is_some_and(|o| o.failsafe.since.is_some()),
             confirming: memory.in_office().and_then(|o| o.quorum.as_ref()).map(|quorum| Confirming {
                 wanted: config.sync.standbys,
                 standbys: quorum.names.confirm().filter(|_| !config.sync.strict || quorum.told != Some(0)),

@@ -67,6 +67,8 @@ impl Three {
             pods: pods.into_iter().map(|p| (p.name.clone(), p)).collect(),
             findings: Vec::new(),
             confirming: None,
+            api_silent: None,
+            failsafe: false,
         };
         let answers =
             [account("db-0", true, 0x500_0000), account("db-1", false, 0x500_0000), account("db-2", false, 0x400_0000)];
