@@ -109,8 +109,9 @@ impl Turn<'_> {
     /// Makes the cluster, if nobody has data.
     fn found(&mut self, over: Option<&Lease>, since: Mono) {
         let pods = self.m.pods.iter().flatten().map(|(_, pod)| pod);
-        let others: Vec<&Pod> = pods.filter(|p| p.name != self.config.pod && !p.deleting).collect();
-        let reported = |p: &&Pod| p.status.as_ref().is_some_and(|s| !s.instance.is_empty());
+        let others: Vec<&Pod> = pods.filter(|p| p.name != self.config.pod).collect();
+        // Whoever is being deleted comes back on its volume, but says nothing any more.
+        let reported = |p: &&Pod| p.deleting || p.status.as_ref().is_some_and(|s| !s.instance.is_empty());
         if others.iter().any(|p| p.status.as_ref().is_some_and(|s| s.system_id.is_some())) {
             return self.aim(Goal::Down, Reason::WaitsForPrimary);
         }
@@ -364,13 +365,27 @@ impl Turn<'_> {
     }
 
     fn take_office(&mut self, over: Option<String>, lease: &Lease, direct: bool) {
-        let term = lease.term.max(self.m.term) + 1;
+        let term = self.next_term(lease);
         // What the new leader goes on from: a standby that has more waits until the new timeline is known (trace T13).
         let timeline = self.m.local.began.or(lease.timeline);
         let taken = Lease { term, free: None, timeline, ..self.signed(lease) };
         // The last renewal of an office that was fenced may still be on its way.
         if self.write(Writing::Take { direct }, over, taken) {
             self.m.office = Office::Taking;
+        }
+    }
+
+    /// Where the Lease is gone there may have been terms that nobody here has seen: of a leader that is gone as well, or of one
+    /// who made a new Lease that is gone, too. Each start of a manager leaves out a number of its own, so that two who do not
+    /// know of each other do not choose the same term. With votes that cannot be: every member is asked, and has seen its own.
+    fn next_term(&self, lease: &Lease) -> u64 {
+        let last = lease.term.max(self.m.term);
+        match &self.m.candidacy {
+            Some(candidacy) => candidacy.term.max(last + 1),
+            None if matches!(self.m.known, Known::Absent { .. }) && last > 0 => {
+                last + 1 + number_of(&self.config.instance)
+            }
+            None => last + 1,
         }
     }
 
@@ -434,4 +449,12 @@ impl Turn<'_> {
     pub(super) fn copy(&self) -> Copy {
         Copy { pod: self.config.pod.clone(), copy: self.m.local.copy.clone() }
     }
+}
+
+/// From 1 to 1000 (FNV-1a, <http://www.isthe.com/chongo/tech/comp/fnv/>).
+fn number_of(instance: &str) -> u64 {
+    let hash = instance
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    1 + hash % 1000
 }

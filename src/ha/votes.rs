@@ -61,7 +61,10 @@ impl Turn<'_> {
     /// Whether enough members of the record are frozen that are not ahead of this one; asks them. `all`: nobody knows which
     /// record was the last, so each member must be.
     pub(super) fn has_votes(&mut self, lease: &Lease, all: bool) -> bool {
-        let (term, pod) = (lease.term.max(self.m.term) + 1, self.config.pod.clone());
+        let pod = self.config.pod.clone();
+        // Without the Lease members have not all seen the same terms, and nobody votes for one before what it promised.
+        let promised = if all { self.promised_by_anybody() } else { 0 };
+        let term = (lease.term.max(self.m.term) + 1).max(promised);
         let record = lease.record.clone().unwrap_or_else(|| Record::alone(self.copy()));
         let mut members: BTreeSet<String> = record.members.iter().map(|m| m.pod.clone()).collect();
         if all {
@@ -101,12 +104,19 @@ impl Turn<'_> {
         candidacy.refusals.insert(pod, why);
     }
 
+    fn promised_by_anybody(&self) -> u64 {
+        let statuses = self.m.pods.iter().flat_map(|pods| pods.values()).filter_map(|pod| pod.status.as_ref());
+        statuses.map(|s| s.promised).max().unwrap_or(0)
+    }
+
     /// A leader that finds a member promised to a later term makes that term its own: the votes are void then, and the
     /// member streams again.
     pub(super) fn take_up_promises(&mut self) {
         let Some(term) = self.office().map(|o| o.term) else { return };
-        let statuses = self.m.pods.iter().flat_map(|pods| pods.values()).filter_map(|pod| pod.status.as_ref());
-        let Some(promised) = statuses.map(|s| s.promised).max().filter(|p| *p > term) else { return };
+        let promised = self.promised_by_anybody();
+        if promised <= term {
+            return;
+        }
         // That this copy held it is noted when the Lease says so: else somebody else may come to hold it.
         self.office_mut().into_iter().for_each(|o| o.term = promised);
     }

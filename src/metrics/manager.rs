@@ -70,8 +70,11 @@ fn api(snapshot: &Snapshot) -> Vec<Family> {
     vec![
         gauge("podgres_api_silent_seconds", "Since when the Kubernetes API has not answered; 0 while it does.")
             .with(vec![], silent),
-        gauge("podgres_failsafe", "Whether this primary stays without the API because the other members promise to wait.")
-            .with(vec![], cluster.failsafe),
+        gauge(
+            "podgres_failsafe",
+            "Whether this primary stays without the API because the other members promise to wait.",
+        )
+        .with(vec![], cluster.failsafe),
     ]
 }
 

@@ -73,7 +73,9 @@ impl World {
         if lease.instance.is_empty() || self.granted.iter().any(known) {
             return;
         }
-        if let Some(other) = self.granted.iter().find(|g| g.term == lease.term) {
+        // A Lease that was deleted before anybody knew who had it may be anybody's once more.
+        let counts = |g: &&Granted| g.term == lease.term && (g.entered || before.is_some());
+        if let Some(other) = self.granted.iter().find(counts) {
             let why = format!("I3: term {} is granted to {} and to {}", lease.term, other.instance, lease.instance);
             self.fails(why);
         }
@@ -88,7 +90,19 @@ impl World {
         if before.is_some_and(Lease::is_paused) && !same {
             self.fails(format!("I6: {pod} takes over in a paused cluster"));
         }
-        self.granted.push(Granted { term: lease.term, instance: lease.instance.clone(), copy });
+        self.granted.push(Granted { term: lease.term, instance: lease.instance.clone(), copy, entered: false });
+    }
+
+    /// I3: nobody is in an office that was not granted, or that another one was in.
+    pub(crate) fn check_office(&mut self, term: u64, instance: &str) {
+        if let Some(other) = self.granted.iter().find(|g| g.term == term && g.entered && g.instance != instance) {
+            let why = format!("I3: {instance} enters the office of term {term}, in which {} was", other.instance);
+            return self.fails(why);
+        }
+        match self.granted.iter_mut().find(|g| g.term == term && g.instance == instance) {
+            Some(granted) => granted.entered = true,
+            None => self.fails(format!("I3: {instance} enters an office of term {term} that it was not granted")),
+        }
     }
 
     /// I3: only in office, and on the old timeline only with the last leader's data.

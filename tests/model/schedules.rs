@@ -63,6 +63,7 @@ fn setup(random: &mut Random, off: u32) -> Setup {
     // A lost volume beside other faults is more than a synchronous cluster promises to survive. A request that outlives it is
     // more than the check can tell from one of the new copy's.
     let volume = u8::from(sync == 0 && !founding && random.one_in(8));
+    let pause = 2 * u8::from(random.one_in(8));
     let lost = if volume > 0 { 0 } else { random.up_to(3) };
     let (steps, drift) = if random.one_in(2) { (1, 0) } else { (STEPS, off) };
     let budget = Budget {
@@ -72,8 +73,11 @@ fn setup(random: &mut Random, off: u32) -> Setup {
         cut: random.up_to(2),
         lost,
         deaf: random.up_to(2),
+        // With it and the leader's volume all that is known of a cluster may be gone, and all that keeps others from an office
+        // without a fence.
+        delete: u8::from(volume == 0 && !founding && pause == 0 && random.one_in(4)),
         touch: random.up_to(2),
-        pause: 2 * u8::from(random.one_in(8)),
+        pause,
         pod: random.up_to(1),
         switchover: random.up_to(2),
         server: random.up_to(1),

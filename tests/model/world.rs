@@ -127,6 +127,8 @@ pub(crate) struct Granted {
     pub(crate) term: u64,
     pub(crate) instance: String,
     pub(crate) copy: String,
+    /// Whether its holder has learnt of it.
+    pub(crate) entered: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -235,9 +237,7 @@ impl World {
                 let m = self.member(i);
                 m.disk.held = term;
                 let instance = m.config.instance.clone();
-                if !self.granted.iter().any(|g| g.term == term && g.instance == instance) {
-                    self.fails(format!("I3: {instance} enters an office of term {term} that it was not granted"));
-                }
+                self.check_office(term, &instance);
             }
             Action::ReadLease => self.request(i, What::Read),
             Action::WriteLease { over, lease } => {

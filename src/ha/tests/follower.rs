@@ -51,6 +51,9 @@ fn nobody_makes_a_cluster_while_somebody_may_have_data() {
     a.pods(&["b"]);
     a.after(S(20));
     assert!(!a.writes(), "b has data");
+    a.pod("b", |p| p.deleting = true);
+    a.after(S(20));
+    assert!(!a.writes(), "and comes back with it");
     a.give(Input::Pods([("a", "i"), ("b", "j")].map(|(n, i)| (n.to_string(), empty(n, i))).into()));
     assert!(a.writes(), "nobody has");
 }
