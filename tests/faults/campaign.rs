@@ -18,6 +18,8 @@ use crate::{
 
 const MEMBERS: usize = 3;
 
+/// Of a campaign that takes longer one round in ten goes on for minutes.
+const LONG: Duration = Duration::from_secs(300);
 /// A member that was frozen for long is fenced, waits for its own lease's duration, and is rewound or cloned.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -33,12 +35,19 @@ pub struct Campaign {
     pub major: u32,
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
+
 impl Campaign {
+    fn length() -> Duration {
+        Duration::from_secs(number("PODGRES_TEST_SECONDS").unwrap_or(30))
+    }
+
     pub fn run(&self) {
-        let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
         let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
         let seed = number("PODGRES_TEST_SEED").unwrap_or_else(|| u64::from(time)) | 1;
-        let length = Duration::from_secs(number("PODGRES_TEST_SECONDS").unwrap_or(30));
+        let length = Self::length();
         println!("the same faults again: PODGRES_TEST_SEED={seed}");
         let mut random = Random(seed);
         let settings: &[&str] = if self.sync { &["PODGRES_SYNC=1"] } else { &[] };
@@ -107,7 +116,11 @@ impl Campaign {
             }
             std::thread::sleep(Duration::from_millis(100 * random.below(40) as u64));
         }
-        std::thread::sleep(Duration::from_secs(random.below(20) as u64));
+        let lasts = match Self::length() > LONG && random.below(10) == 0 {
+            true => 60 + random.below(120),
+            false => random.below(20),
+        };
+        std::thread::sleep(Duration::from_secs(lasts as u64));
         faults
     }
 }
