@@ -317,6 +317,9 @@ impl Manager {
             return self
                 .decide(Input::NotStarted(format!("cannot write standby.signal into the data directory: {error}")));
         }
+        if standby {
+            self.mend_wal();
+        }
         self.confirm_nothing();
         self.config.set_owned(self.owned(standby));
         let (prepared, events) = (self.config.prepare(), self.events.clone());

@@ -19,6 +19,7 @@ use crate::{
             clone,
             conninfo::Conninfo,
             follow::{Follower, Report},
+            fork,
             look::Looking,
             lsn::Timeline,
             membership::{self, Membership},
@@ -124,6 +125,19 @@ pub(super) fn mark(pgdata: &Path) -> io::Result<()> {
 }
 
 impl Manager {
+    /// What keeps recovery from starting although nothing is missing.
+    pub(super) fn mend_wal(&self) {
+        match fork::remove_torn(&self.plan.launch.pgdata) {
+            Ok(removed) => removed.iter().for_each(|name| {
+                tracing::warn!(
+                    "pg_wal/{name} was received only in part, up to before its timeline forked off, and PostgreSQL would not \
+                     start with it: it is removed, and received again"
+                );
+            }),
+            Err(error) => tracing::warn!("whether a segment in pg_wal was received only in part cannot be seen: {error}"),
+        }
+    }
+
     /// What podgres owns in PostgreSQL's files. A standby without a source waits for one, and accepts reads.
     pub(super) fn owned(&self, standby: bool) -> Vec<(&'static str, String)> {
         let mut owned = self.owned_of_sync(standby);

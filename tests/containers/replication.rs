@@ -111,6 +111,45 @@ fn a_former_primary_that_was_stopped_comes_back_with_nothing_to_do() {
     }
 }
 
+/// It was killed when it had begun to receive a new timeline, from the beginning of the segment, and had not come to where
+/// that one forked off. PostgreSQL prefers the newest timeline's file, and never starts again.
+#[test]
+fn a_standby_that_was_killed_while_it_received_the_beginning_of_a_timeline_comes_back() {
+    for major in majors() {
+        let (cluster, va, vb, vc) = (Cluster::new(major), Volume::new(), Volume::new(), Volume::new());
+        let (a, b) = pair(&cluster, [&va, &vb]);
+        let c = cluster.standby(&vc, &a).ready();
+        a.sql("select pg_switch_wal()");
+        a.sql("insert into t select 'row ' || n from generate_series(1, 20000) n");
+        wait_caught_up(&a, &b);
+        wait_caught_up(&a, &c);
+        b.signal("KILL");
+        b.wait();
+        drop(b);
+        assert!(c.exec(&["podgres", "promote"]).status.success());
+        c.sql("insert into t values ('new')");
+        let script = r#"
+            from=$(echo /from/*/pgdata/pg_wal) to=$(echo /to/*/pgdata/pg_wal)
+            fork=$((16#$(grep -o '0/[0-9A-F]*' "$from/00000002.history" | cut -d / -f 2)))
+            segment=$(printf '00000002%08X%08X' 0 $((fork >> 24)))
+            cp "$from/00000002.history" "$to/"
+            head -c $(((fork & 0xffffff) / 8192 * 8192 / 2)) "$from/$segment" > "$to/$segment"
+            truncate -s 16M "$to/$segment"
+            chown --reference "$to/../PG_VERSION" "$to/$segment" "$to/00000002.history"
+            chmod 600 "$to/$segment" "$to/00000002.history"
+            echo "$segment forks at $fork""#;
+        let (from, to) = (vc.at("/from"), vb.at("/to"));
+        let volumes = ["--user", "0:0", "-v", &from, "-v", &to, "--entrypoint", "bash"];
+        let torn = run(major, &volumes, &["-euc", script]);
+        assert!(torn.status.success(), "{}", stderr(&torn));
+
+        let b = cluster.standby(&vb, &c).ready();
+        wait_caught_up(&c, &b);
+        let log = b.stdout();
+        assert!(log.contains("received only in part") && !log.contains("cloning"), "{}{log}", stdout(&torn));
+    }
+}
+
 /// `a` goes on writing after `b` was promoted, and dies.
 pub fn diverge(a: &Container, b: &Container) {
     assert!(b.exec(&["podgres", "promote"]).status.success());

@@ -4,6 +4,7 @@ pub mod clone;
 pub mod conninfo;
 pub mod divergence;
 pub mod follow;
+pub mod fork;
 pub mod freeze;
 pub mod history;
 pub mod look;
