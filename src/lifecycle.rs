@@ -132,7 +132,9 @@ fn ready(limits: &Limits, mut memory: Memory, now: Mono, role: Role) -> (Memory,
     if std::mem::take(&mut memory.reload_when_ready) {
         actions.push(Action::Reload);
     }
-    if std::mem::take(&mut memory.promote_when_ready) && role == Role::Standby {
+    // What was ordered once may not be what is wanted now.
+    let wanted = memory.goal.is_none_or(|goal| matches!(goal, Goal::Primary { .. }));
+    if std::mem::take(&mut memory.promote_when_ready) && role == Role::Standby && wanted {
         memory.promoting = Some(now);
         actions.push(Action::Promote);
     }

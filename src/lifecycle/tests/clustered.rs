@@ -98,6 +98,18 @@ fn in_a_cluster_nobody_promotes_past_the_lease() {
     run.then(Input::Promote).then(signal(Usr1)).does(&[]);
 }
 
+/// Found by a campaign of faults: a leader that was fenced a moment after it had ordered its promotion was promoted when it
+/// came back as a standby.
+#[test]
+fn in_a_cluster_a_promotion_that_was_cut_short_is_forgotten_with_its_office() {
+    let run = Run::of(CLUSTERED, Data::Whole).then(aim(Goal::Primary { direct: false }));
+    let run = run.then(Input::Ready(Role::Standby)).does(&[AS_STANDBY, Action::Promote]);
+    let run = run.then(Input::Aim(Aim { goal: Goal::Down, kill: true })).then(aim(Goal::Standby));
+    let run = run.ends(Exit::Signal(9)).then(Input::Looked(Look::Standby(Reason::Begun))).forget();
+    let run = run.then(Input::Ready(Role::Standby)).does(&[]);
+    run.then(aim(Goal::Primary { direct: false })).does(&[Action::Promote]);
+}
+
 #[test]
 fn in_a_cluster_who_was_promoted_by_hand_is_killed() {
     let run =
