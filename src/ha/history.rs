@@ -23,9 +23,8 @@ pub struct Origin {
 impl Origin {
     /// What began `timeline`, on which the WAL ends. None: it has no WAL.
     ///
-    /// Where nobody has said so it is known between which terms that was, and the later one is taken: whoever follows the
-    /// leader of that term may have confirmed what no other member has, whereas what somebody else has there was never
-    /// confirmed without it.
+    /// Where the Lease does not say what began it, that was after the term which is noted, and not after that of the leader who
+    /// is followed. The later one is taken: too late a term may cost an election, too early a one a commit.
     pub fn of(self, timeline: Option<u32>) -> Option<Began> {
         let began = |term| timeline.map(|timeline| Began { term, timeline });
         let unnoted = timeline.is_some_and(|t| self.noted.is_none_or(|noted| noted.timeline < t));
