@@ -318,6 +318,8 @@ impl Manager {
             self.end_copy();
             match job {
                 Job::Initialise => tracing::info!("PostgreSQL init process complete; ready for start up."),
+                // What was rewound may need a source before it can be asked anything.
+                Job::Rewind => self.joined(self.nth),
                 _ => self.joined(source),
             }
         });
