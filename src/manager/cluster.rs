@@ -459,6 +459,7 @@ impl Manager {
     fn note_history(&mut self) {
         let received = self.link.received;
         let Some(cluster) = &mut self.cluster else { return };
+        cluster.noted.expect(cluster.origin().theirs.map(|b| b.timeline));
         if let Some(began) = received.and_then(|timeline| cluster.origin().receives(timeline.0)) {
             cluster.notes.began = Some(began);
             self.save_notes();

@@ -119,7 +119,7 @@ impl Follower {
                 Next::End => return,
                 Next::Wait(STREAMING) => {
                     pause = QUICK;
-                    tokio::time::sleep(STREAMING).await;
+                    let _ = tokio::time::timeout(STREAMING, self.source.news()).await;
                 }
                 Next::Wait(least) => {
                     pause = (pause * 3 / 2).clamp(least, SLOW);

@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::{
     conninfo::Conninfo,
     divergence,
@@ -90,19 +92,34 @@ pub struct Address {
     pub elected: bool,
 }
 
-/// The timeline of which a member has noted what began it, as it is at each moment.
+/// The timeline of which a member has noted what began it, and its leader's, as they are at each moment.
 #[derive(Debug, Clone, Default)]
-pub struct Noted(Arc<AtomicU32>);
+pub struct Noted(Arc<Timelines>);
+
+/// PostgreSQL counts from 1; 0: it is not known.
+#[derive(Debug, Default)]
+struct Timelines {
+    noted: AtomicU32,
+    leaders: AtomicU32,
+    news: Notify,
+}
 
 impl Noted {
-    /// From now on it is this one.
+    /// From now on the one that is noted is this one.
     pub fn set(&self, timeline: Option<u32>) {
-        // PostgreSQL counts from 1.
-        self.0.store(timeline.unwrap_or(0), Ordering::Relaxed);
+        self.0.noted.store(timeline.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// The leader's is this one. Whoever receives it is to be noticed soon.
+    pub fn expect(&self, timeline: Option<u32>) {
+        let timeline = timeline.unwrap_or(0);
+        if self.0.leaders.swap(timeline, Ordering::Relaxed) != timeline {
+            self.0.news.notify_one();
+        }
     }
 
     fn get(&self) -> Option<u32> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|t| *t > 0)
+        Some(self.0.noted.load(Ordering::Relaxed)).filter(|t| *t > 0)
     }
 }
 
@@ -166,9 +183,15 @@ impl Source {
         Self { noted, ..self }
     }
 
-    /// Whether this member has noted what began the timeline; where it notes none, as if it had.
+    /// Whether `timeline` is the leader's, and noted. Yes where nothing is noted at all.
     pub fn is_noted(&self, timeline: Timeline) -> bool {
-        self.noted.get().is_none_or(|noted| noted == timeline.0)
+        let leaders = self.noted.0.leaders.load(Ordering::Relaxed);
+        self.noted.get().is_none_or(|noted| noted == timeline.0 && leaders <= timeline.0)
+    }
+
+    /// Until the leader has another timeline.
+    pub async fn news(&self) {
+        self.noted.0.news.notified().await;
     }
 
     /// Host and port, for messages.
@@ -372,6 +395,24 @@ mod tests {
         let runner = Runner { children: Children::default(), sink: Sink::stdout(crate::logs::Format::Json).unwrap() };
         let bindir = Bindir { path: "/bin".into(), major: 15 };
         Source { conninfo: Conninfo::parse("host=a").unwrap(), elected: false, noted: Noted::default(), bindir, runner }
+    }
+
+    #[tokio::test]
+    async fn a_new_timeline_of_the_leader_is_news_until_it_is_received_and_noted() {
+        let noted = Noted::default();
+        let source = source().noting(noted.clone());
+        assert!(source.is_noted(Timeline(4)), "outside of a cluster nothing is noted");
+        noted.set(Some(4));
+        noted.expect(Some(4));
+        source.news().await;
+        assert!(source.is_noted(Timeline(4)));
+        noted.expect(Some(4));
+        assert!(tokio::time::timeout(Duration::from_millis(1), source.news()).await.is_err(), "it is no other");
+        noted.expect(Some(5));
+        source.news().await;
+        assert!(!source.is_noted(Timeline(4)) && !source.is_noted(Timeline(5)));
+        noted.set(Some(5));
+        assert!(source.is_noted(Timeline(5)));
     }
 
     #[test]
