@@ -75,7 +75,7 @@ impl Segment {
                 continue;
             }
             let size = entry.metadata()?.len();
-            if size.is_power_of_two() && size >= 1 << 20 && name[8..] == number(at, size) {
+            if size.is_power_of_two() && size >= 1 << 20 && name[8..] == at.segment(size) {
                 return Ok(Some(Self { file: File::open(entry.path())?, name, size }));
             }
         }
@@ -91,12 +91,6 @@ impl Segment {
     }
 }
 
-/// `XLogFileName`, without the timeline.
-fn number(at: Lsn, size: u64) -> String {
-    let (segment, per_id) = (at.0 / size, (1 << 32) / size);
-    format!("{:08X}{:08X}", segment / per_id, segment % per_id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +100,7 @@ mod tests {
 
     /// A segment of this timeline, written up to `end`.
     fn write(wal: &Path, timeline: u32, end: Lsn) {
-        let file = File::create(wal.join(format!("{timeline:08X}{}", number(end, SIZE)))).unwrap();
+        let file = File::create(wal.join(format!("{timeline:08X}{}", end.segment(SIZE)))).unwrap();
         file.set_len(SIZE).unwrap();
         for page in (end.0 / SIZE * SIZE..end.0).step_by(usize::try_from(PAGE).unwrap()) {
             file.write_all_at(&page.to_ne_bytes(), page % SIZE + POSITION).unwrap();

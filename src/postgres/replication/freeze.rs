@@ -165,8 +165,7 @@ fn receivers(pgdata: &Path) -> Vec<Pid> {
 
 /// The newest timeline that has a file for the segment in which `at` is. None: there is no such file, and no WAL from there on.
 fn newest_timeline(pgdata: &Path, at: Lsn, size: u64) -> Option<Timeline> {
-    let (number, per_id) = (at.0 / size, (1 << 32) / size);
-    let segment = format!("{:08X}{:08X}", number / per_id, number % per_id);
+    let segment = at.segment(size);
     let names = fs::read_dir(pgdata.join("pg_wal")).ok()?.flatten();
     let timeline = |name: &str| u32::from_str_radix(name.strip_suffix(&segment)?, 16).ok();
     names.filter_map(|f| timeline(f.file_name().to_str().filter(|n| n.len() == 24)?)).max().map(Timeline)

@@ -29,6 +29,15 @@ impl FromStr for Lsn {
     }
 }
 
+impl Lsn {
+    /// What the name of its segment ends with, behind the timeline: 16 hexadecimal digits (`XLogFileName`,
+    /// xlog_internal.h). `size`: of a segment in bytes, a power of two.
+    pub fn segment(self, size: u64) -> String {
+        let (number, per_id) = (self.0 / size, (1 << 32) / size);
+        format!("{:08X}{:08X}", number / per_id, number % per_id)
+    }
+}
+
 impl fmt::Display for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xffff_ffff)
