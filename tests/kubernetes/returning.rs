@@ -20,6 +20,25 @@ fn a_standby_that_has_lost_its_volume_is_cloned() {
     load.finish(&cluster, &members[p]).nothing_lost().gap_at_most(Duration::from_secs(2));
 }
 
+/// Found by a campaign of faults: each new copy has a slot of its own, and those before it were kept for a day.
+#[test]
+fn a_standby_is_cloned_although_its_former_copies_have_all_slots() {
+    let cluster = Cluster::new(17);
+    let (mut members, p) = cluster.members(2);
+    let slots = format!("from pg_replication_slots where slot_name ~ '^podgres_db_{}_'", 1 - p);
+    let fill = format!(
+        "select count(pg_create_physical_replication_slot('podgres_db_{}_' || lpad(to_hex(n), 8, '0'), true))
+           from generate_series(1, current_setting('max_replication_slots')::int - 1) n",
+        1 - p
+    );
+    assert_eq!(members[p].query(&fill), "9");
+    members[1 - p].kill();
+    members[1 - p].recreate_empty();
+    assert_eq!(cluster.settle(&members).n, p);
+    cluster
+        .wait("one slot to be left", || (members[p].query(&format!("select count(*) {slots}")) == "1").then_some(()));
+}
+
 #[test]
 fn a_primary_that_has_lost_its_volume_becomes_a_standby() {
     let cluster = Cluster::new(17);

@@ -260,12 +260,25 @@ impl Source {
     }
 
     /// Sees to it that the slot is there and holds WAL. One that has lost its WAL serves nobody any more and is made anew.
+    /// With it those of the member's former copies go, in a cluster.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn ensure_slot(&self, name: &str) -> Result<Slot, Error> {
         let make = format!("CREATE_REPLICATION_SLOT \"{name}\" PHYSICAL RESERVE_WAL");
-        match self.replication(&[&make]).await {
+        let mut made = self.replication(&[&make]).await;
+        match &made {
+            Ok(_) => match self.drop_former(name).await {
+                Ok(_) => {}
+                // Another one has dropped them, or does: nothing depends on it here.
+                Err(error) => tracing::info!("replication slots of former copies are left for now: {error}"),
+            },
+            Err(error) if error.has_code(CONFIGURATION_LIMIT_EXCEEDED) && self.drop_former(name).await? => {
+                made = self.replication(&[&make]).await;
+            }
+            Err(_) => {}
+        }
+        match made {
             Ok(_) => return Ok(Slot::Made),
             Err(error) if error.has_code(DUPLICATE_OBJECT) => {}
             Err(error) => return Err(error),
@@ -280,6 +293,22 @@ impl Source {
             return Ok(Slot::Made);
         }
         Ok(Slot::Found)
+    }
+
+    /// Whether there were slots of former copies of the member whose slot this is. They keep WAL for nobody, and there may be
+    /// so many that no other slot can be made. Only in a cluster a name is one member's.
+    async fn drop_former(&self, name: &str) -> Result<bool, Error> {
+        let Some((member, _)) = name.rsplit_once('_').filter(|_| self.elected) else { return Ok(false) };
+        let query = format!(
+            "select slot_name from pg_replication_slots where slot_type = 'physical' and not active
+                and slot_name ~ '^{member}_[0-9a-f]{{8}}$' and slot_name <> '{name}'"
+        );
+        let former: Vec<String> = self.sql(&query).await?.into_iter().flatten().collect();
+        for slot in &former {
+            tracing::info!("replication slot {slot} at {} is of a former copy of this member: dropped", self.place());
+            self.drop_slot(slot).await?;
+        }
+        Ok(!former.is_empty())
     }
 
     /// Drops a slot that nobody uses.
@@ -345,7 +374,9 @@ impl Source {
     }
 }
 
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 const DUPLICATE_OBJECT: &str = "42710";
+const CONFIGURATION_LIMIT_EXCEEDED: &str = "53400";
 const FIELDS: &[&str] = &["-F", "\t"];
 
 fn rows(said: &str) -> Vec<Vec<String>> {
