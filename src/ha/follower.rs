@@ -138,7 +138,8 @@ impl Turn<'_> {
                     self.stand(Some(lease.version.clone()), lease, ended, since);
                 }
                 (Data::Present, None) => self.aim(Goal::Standby, Reason::WaitsForFounder),
-                (_, Some(_)) => self.found(Some(lease), since),
+                // A pause is for those who have begun to make the cluster, too.
+                (_, Some(ended)) if !lease.is_paused() || ended == Ended::SamePod => self.found(Some(lease), since),
                 _ => self.aim(Goal::Down, Reason::WaitsForFounder),
             };
         };

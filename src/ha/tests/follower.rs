@@ -58,6 +58,19 @@ fn nobody_makes_a_cluster_while_somebody_may_have_data() {
     assert!(a.writes(), "nobody has");
 }
 
+/// Found by the simulation.
+#[test]
+fn in_a_pause_nobody_else_makes_the_cluster() {
+    for paused in [false, true] {
+        let mut a = Member::new("a");
+        a.give(Input::Pods([("a".to_string(), Pod { status: None, ..pod("a") })].into()));
+        let begun = Lease { system_id: None, paused: paused.then(|| "true".into()), ..led_by("b") };
+        a.give(Input::Lease(Some(begun)));
+        a.after(S(30));
+        assert_eq!(a.writes(), !paused, "{:?}", a.memory.reason);
+    }
+}
+
 #[test]
 fn what_a_founder_made_is_discarded_where_the_lease_knows_another() {
     let mut a = Member::new("a");
