@@ -13,6 +13,7 @@
 //! | [`postgres`] | one PostgreSQL on one data directory: find, lock, initialise, configure, start, stop, ask; and ([`postgres::replication`]) clone, follow, promote, rewind |
 //! | [`cluster`] | who this member is, what it notes of its cluster, how members talk, and ([`cluster::kubernetes`]) the Lease and the pods: watch, read, write, without opinion |
 //! | [`http`] | probes, status, the control socket: they ask the loop and have no opinion |
+//! | [`tls`] | certificates: read, checked, read again when they change |
 //! | [`metrics`] | `/metrics`: the manager's, PostgreSQL's, and those of custom queries |
 //! | [`logs`] | lines from processes and files → one JSON object a line on stdout |
 //!
@@ -59,4 +60,5 @@ pub mod secrets;
 pub mod settings;
 pub mod shm;
 pub mod status;
+pub mod tls;
 pub mod units;

@@ -1,6 +1,7 @@
 //! The one loop: signals, ends of processes, timers, commands and finished jobs come in as values, [`step`] decides, its
 //! actions go out. The loop never waits inside an action, so a signal is heard at once whatever is going on.
 
+mod certificates;
 mod cluster;
 mod handover;
 mod standby;
@@ -29,6 +30,7 @@ use crate::{
     progress::{Progress, Reporter},
     secrets,
     settings::{Error as SettingsError, Settings},
+    tls,
 };
 pub use cluster::{Cluster, ClusterEvent, MemberAsked};
 use standby::{Link, Nth, Peers, Tasks};
@@ -93,6 +95,8 @@ pub struct Snapshot {
     pub account: Option<Account>,
     /// The cluster of which it is a member.
     pub cluster: Option<ClusterView>,
+    /// The certificate, where there is TLS.
+    pub tls: Option<tls::Seen>,
 }
 
 /// The way into the loop. Clones share it.
@@ -127,6 +131,8 @@ pub struct Manager {
     nth: Nth,
     /// The cluster, if there is one that decides.
     cluster: Option<Cluster>,
+    /// The certificates, where there is TLS.
+    certificates: Option<tls::Keeper>,
     /// PostgreSQL's configuration file, if that has a `restore_command` and pg_rewind can read it (15 and later).
     archive: Option<PathBuf>,
 }
@@ -159,6 +165,7 @@ impl Manager {
             link: Link::default(),
             nth: Nth::default(),
             archive: None,
+            certificates: None,
             files_changed: false,
             config,
             plan,
@@ -179,6 +186,7 @@ impl Manager {
     /// Runs until PostgreSQL is to run no more.
     pub async fn run(mut self, data: Data) -> Outcome {
         self.watch_files();
+        self.watch_certificates();
         spawn_local(watch::watch_room(self.plan.launch.pgdata.clone()));
         self.decide(Input::Begin(data));
         self.join_cluster();
@@ -379,6 +387,7 @@ impl Manager {
     /// Re-reads the settings and, if PostgreSQL is up, its files: while it starts SIGHUP may find no handler yet and kill
     /// it. What is wrong is refused, and the old stays.
     fn reload(&mut self, reply: Option<ReloadReply>) {
+        self.read_certificates_again();
         let settings = self.reload_settings();
         if settings.is_ok() {
             tracing::info!("settings were read again");
@@ -387,6 +396,7 @@ impl Manager {
     }
 
     fn files_changed(&mut self) {
+        self.read_certificates_again();
         match self.memory.phase {
             Phase::Running { .. } => {
                 let settings = self.reload_settings();
@@ -436,7 +446,8 @@ impl Manager {
     /// Changed files are events. Symbolic links may lead out of the configured directories, so this is a task that goes
     /// on for as long as the manager runs.
     fn watch_files(&self) {
-        let (layers, events) = (self.config.layers().clone(), self.events.clone());
+        let certificates = self.certificates.as_ref().map(tls::Keeper::paths).unwrap_or_default();
+        let (layers, events) = (self.config.layers().clone().watching(certificates), self.events.clone());
         spawn_local(config::watch::watch(layers, async move || {
             let _ = events.send(Event::FilesChanged).await;
         }));
@@ -456,6 +467,7 @@ impl Manager {
             waiting: self.link.waiting.clone(),
             account: self.account(),
             cluster: self.cluster_view(),
+            tls: self.certificates.as_ref().map(tls::Keeper::seen),
         }
     }
 }

@@ -5,6 +5,7 @@ mod kubernetes;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::SystemTime,
 };
 
 use super::{EX_CONFIG, environment, run};
@@ -17,8 +18,8 @@ use crate::{
         server::Launch,
     },
     run_dir,
-    settings::{Flags, Settings},
-    shm,
+    settings::{Flags, Settings, tls::Tls},
+    shm, tls,
 };
 
 /// Less than this is too little for a new data directory with its first WAL segments.
@@ -65,10 +66,21 @@ fn examine(flags: &Flags) -> Verdicts {
     }
     verdicts.push(("run-dir", writable_run_dir(settings.run_dir.as_deref())));
     verdicts.push(("/dev/shm", shm::warning().map_or(Good("large enough".into()), Doubtful)));
+    verdicts.extend(settings.tls.as_ref().map(|tls| ("tls-dir", certificate(tls))));
     if let Some(settings) = &settings.kubernetes {
         verdicts.extend(kubernetes::examine(settings));
     }
     verdicts
+}
+
+fn certificate(settings: &Tls) -> Verdict {
+    match tls::check(settings) {
+        Ok(expires) => match tls::complaint(expires, SystemTime::now()) {
+            Some(complaint) => Doubtful(complaint),
+            None => Good(format!("a certificate that is good until {}", tls::day(expires))),
+        },
+        Err(error) => Bad(error.to_string()),
+    }
 }
 
 fn user() -> Verdict {

@@ -35,6 +35,7 @@ use crate::{
     run_dir::{self, RunDir},
     settings::{Flags, Settings, split_run_arguments},
     shm,
+    tls::Keeper,
 };
 
 /// Where a data directory goes when `PGDATA` does not say.
@@ -165,6 +166,8 @@ impl Session {
         let run_dir = RunDir::acquire(self.settings.run_dir.as_deref()).map_err(refuse)?;
         let bindir = Bindir::identify(self.bin.clone(), &runner.children).await.map_err(refuse)?;
         let plan = self.plan(bindir, &run_dir.path);
+        let keeper = self.settings.tls.as_ref().filter(|_| !self.once).map(|tls| Keeper::begin(tls, &run_dir.path));
+        let keeper = keeper.transpose().map_err(refuse)?;
         datadir::check_owner(&plan.launch.pgdata).map_err(refuse)?;
         if !self.once && !plan.launch.pgdata.join("PG_VERSION").exists() {
             // Of a data directory that is there an earlier configuration may be known to work.
@@ -179,7 +182,7 @@ impl Session {
         if self.once {
             return once(&plan, content, lock, &runner, inbox).await;
         }
-        let outcome = self.serve(plan, content, lock, runner, &run_dir.path, (events, inbox)).await?;
+        let outcome = self.serve(plan, (content, lock), runner, keeper, &run_dir.path, (events, inbox)).await?;
         sink.flush(FLUSH_TIMEOUT);
         if outcome.code != 0 {
             eprintln!("Error: {}", outcome.reason);
@@ -209,9 +212,9 @@ impl Session {
     async fn serve(
         &self,
         plan: Plan,
-        content: Content,
-        lock: Option<DirLock>,
+        (content, lock): (Content, Option<DirLock>),
         runner: Runner,
+        keeper: Option<Keeper>,
         run_dir: &Path,
         (events, inbox): (Events, mpsc::Receiver<Event>),
     ) -> Result<manager::Outcome, Refusal> {
@@ -219,8 +222,10 @@ impl Session {
         let login = Login { user: official.user.clone(), password: official.password.clone() };
         let cluster = self.cluster(&plan.launch.pgdata).map_err(refuse)?;
         let kubernetes = cluster.as_ref().map(Cluster::kubernetes);
-        let api = http::Api::new(events.clone(), login, &self.settings.config_dir, kubernetes);
-        http::serve_http(self.settings.listen, api.clone()).await.map_err(refuse)?;
+        let certificates = keeper.as_ref().map(Keeper::certificates);
+        let api =
+            http::Api::new(events.clone(), login, &self.settings.config_dir, kubernetes, certificates.clone().into());
+        http::serve_http(self.settings.listen, api.clone(), certificates).await.map_err(refuse)?;
         http::serve_control(&run_dir.join(run_dir::CONTROL_SOCKET), api).map_err(refuse)?;
 
         let data = match (&content, rewind::unfinished(&plan.launch.pgdata)) {
@@ -235,7 +240,7 @@ impl Session {
         let load_settings = Box::new(move || Settings::load(&flags, &environment()));
         let children = runner.children.clone();
         let manager = Manager::new(plan, &self.settings, load_settings, lock, runner, cluster, (events, inbox));
-        match spawn_local(manager.run(data)).await {
+        match spawn_local(manager.with_certificates(keeper).run(data)).await {
             Ok(outcome) => Ok(outcome),
             Err(panicked) => Err(self.stop_after_panic(&children, &panicked).await),
         }

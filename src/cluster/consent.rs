@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    peer,
+    peer::{self, Line},
     proven::{self, Door},
 };
 use crate::{ha::record::Copy, settings::official::Secret};
@@ -57,8 +57,8 @@ pub fn answer(password: &Secret, question: &Question, copy: String) -> serde_jso
 ///
 /// # Errors
 /// Why it does not, for people.
-pub async fn ask(password: &Secret, address: &str, question: &Question) -> Result<Copy, String> {
-    let consent: Consent = proven::ask(&DOOR, password, address, &question.nonce, question).await?;
+pub async fn ask(line: &Line, password: &Secret, address: &str, question: &Question) -> Result<Copy, String> {
+    let consent: Consent = proven::ask(line, &DOOR, password, address, &question.nonce, question).await?;
     if consent.pod != question.pod || consent.term != question.term {
         return Err(format!("it answers for {} and term {}", consent.pod, consent.term));
     }

@@ -7,11 +7,15 @@ use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{HeaderMap, Request, StatusCode, body::Bytes, client::conn::http1, http::request};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+};
 
 use crate::{
     ha::member::Account,
     postgres::replication::lsn::{Lsn, Timeline},
+    tls::{self, Certificates, Dialled},
 };
 
 /// How long a member may take to answer the others.
@@ -104,17 +108,31 @@ pub enum Error {
     },
 }
 
+/// How other members are called: over TLS, where there are certificates.
+#[derive(Debug, Clone, Default)]
+pub struct Line(Option<Certificates>);
+
+impl From<Option<Certificates>> for Line {
+    fn from(certificates: Option<Certificates>) -> Self {
+        Self(certificates)
+    }
+}
+
 /// Asks all `members` (pod, HTTP address) at once. Who does not answer within `deadline`, or is not who was asked, is left
 /// out.
-pub async fn ask(members: &[(String, String)], deadline: Duration) -> Vec<Account> {
-    let answers = ask_each(members, deadline).await;
+pub async fn ask(line: &Line, members: &[(String, String)], deadline: Duration) -> Vec<Account> {
+    let answers = ask_each(line, members, deadline).await;
     answers.into_iter().filter_map(|(_, answer)| answer.ok()).collect()
 }
 
 /// [`ask`], and of everybody who is left out the reason.
-pub async fn ask_each(members: &[(String, String)], deadline: Duration) -> Vec<(String, Result<Account, Error>)> {
+pub async fn ask_each(
+    line: &Line,
+    members: &[(String, String)],
+    deadline: Duration,
+) -> Vec<(String, Result<Account, Error>)> {
     let one = async |(pod, address): &(String, String)| {
-        let answer = account(pod, address, "/member", deadline).await;
+        let answer = account(line, pod, address, "/member", deadline).await;
         match &answer {
             Err(error @ (Error::Stranger { .. } | Error::TooLong(_) | Error::Nonsense { .. })) => {
                 tracing::warn!(pod, "what was answered for {pod} is not used: {error}");
@@ -142,9 +160,15 @@ pub struct Replayed {
 ///
 /// # Errors
 /// When it has not at the end of `deadline`, has other data, or cannot be asked.
-pub async fn wait_replayed(pod: &str, address: &str, wanted: &Replayed, deadline: Duration) -> Result<(), Error> {
+pub async fn wait_replayed(
+    line: &Line,
+    pod: &str,
+    address: &str,
+    wanted: &Replayed,
+    deadline: Duration,
+) -> Result<(), Error> {
     let path = format!("/member?replayed={}&within={}", wanted.lsn, deadline.as_millis());
-    let account = account(pod, address, &path, deadline + ON_THE_WAY).await?;
+    let account = account(line, pod, address, &path, deadline + ON_THE_WAY).await?;
     let other = |what: String| Err(Error::OtherData { pod: pod.into(), what });
     match (&account.system_id, account.began.map(|b| b.timeline)) {
         (Some(id), _) if *id != wanted.system_id => other(format!("of the cluster {id}, not {}", wanted.system_id)),
@@ -155,9 +179,9 @@ pub async fn wait_replayed(pod: &str, address: &str, wanted: &Replayed, deadline
     }
 }
 
-async fn account(pod: &str, address: &str, path: &str, deadline: Duration) -> Result<Account, Error> {
+async fn account(line: &Line, pod: &str, address: &str, path: &str, deadline: Duration) -> Result<Account, Error> {
     let socket = address.parse().map_err(|_| Error::NotAnAddress(address.into()))?;
-    let answer = tokio::time::timeout(deadline, get(socket, path)).await;
+    let answer = tokio::time::timeout(deadline, get(line, socket, path)).await;
     let (status, body) = answer.map_err(|_| Error::Silent { address: address.into(), deadline })??;
     if status != StatusCode::OK {
         return Err(refused(socket, status, &String::from_utf8_lossy(&body)));
@@ -191,19 +215,32 @@ impl Drop for Carrier {
     }
 }
 
-async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
-    let (status, _, body) = send(address, Request::get(path), Bytes::new()).await?;
+async fn get(line: &Line, address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    let (status, _, body) = send(line, address, Request::get(path), Bytes::new()).await?;
     Ok((status, body))
 }
 
 /// One request over a connection of its own. There is no deadline in here.
 pub(super) async fn send(
+    line: &Line,
+    address: SocketAddr,
+    request: request::Builder,
+    body: Bytes,
+) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
+    match tls::dial(line.0.as_ref(), address).await {
+        Ok(Dialled::Tls(stream)) => send_on(stream, address, request, body).await,
+        Ok(Dialled::Plain(stream)) => send_on(stream, address, request, body).await,
+        Err(source) => Err(Error::Connect { address, source }),
+    }
+}
+
+async fn send_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     address: SocketAddr,
     request: request::Builder,
     body: Bytes,
 ) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
     let broken = |reason: String| Error::Broken { address, reason };
-    let stream = TcpStream::connect(address).await.map_err(|source| Error::Connect { address, source })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
     let _carrier = Carrier(tokio::spawn(connection));
     let request = request.header("host", address.to_string()).header("connection", "close");

@@ -7,7 +7,7 @@ use hyper::{Request, StatusCode, body::Bytes};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    peer::{self, Error},
+    peer::{self, Error, Line},
     proof,
 };
 use crate::settings::official::Secret;
@@ -55,17 +55,19 @@ pub fn answer(
 /// # Errors
 /// Why there is no answer, for people.
 pub async fn ask<A: DeserializeOwned>(
+    line: &Line,
     door: &Door,
     password: &Secret,
     address: &str,
     nonce: &str,
     question: &impl Serialize,
 ) -> Result<A, String> {
-    let asked = tokio::time::timeout(door.deadline, ask_at(door, password, address, nonce, question));
+    let asked = tokio::time::timeout(door.deadline, ask_at(line, door, password, address, nonce, question));
     asked.await.unwrap_or_else(|_| Err("no answer".into()))
 }
 
 async fn ask_at<A: DeserializeOwned>(
+    line: &Line,
     door: &Door,
     password: &Secret,
     address: &str,
@@ -76,7 +78,7 @@ async fn ask_at<A: DeserializeOwned>(
     let body = serde_json::to_vec(question).map_err(|e| e.to_string())?;
     let proof = proof::of(password, door.asked, &body);
     let request = Request::post(door.path).header(proof::HEADER, proof).header("content-type", "application/json");
-    let (status, headers, body) = peer::send(socket, request, Bytes::from(body)).await.map_err(|e| match e {
+    let (status, headers, body) = peer::send(line, socket, request, Bytes::from(body)).await.map_err(|e| match e {
         Error::Connect { .. } => "it cannot be reached".to_string(),
         other => other.to_string(),
     })?;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::proven::{self, Door};
+use super::{
+    peer::Line,
+    proven::{self, Door},
+};
 use crate::{ha::votes::Vote, settings::official::Secret};
 
 /// Where. A vote takes a reload, the end of a process and a look into `pg_wal`.
@@ -33,8 +36,8 @@ pub struct Question {
 ///
 /// # Errors
 /// Why there is no vote, for people.
-pub async fn ask(password: &Secret, address: &str, question: &Question) -> Result<Vote, String> {
-    let vote: Vote = proven::ask(&DOOR, password, address, &question.nonce, question).await?;
+pub async fn ask(line: &Line, password: &Secret, address: &str, question: &Question) -> Result<Vote, String> {
+    let vote: Vote = proven::ask(line, &DOOR, password, address, &question.nonce, question).await?;
     if vote.pod != question.pod || vote.term != question.term {
         return Err(format!("it answers for {} and term {}", vote.pod, vote.term));
     }

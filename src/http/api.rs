@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cluster::kubernetes::Kubernetes,
-    cluster::peer,
+    cluster::peer::{self, Line},
     ha::member::{Account, Pod},
     lifecycle::Phase,
     manager::{Event, Events, Snapshot},
@@ -61,6 +61,7 @@ pub struct Api {
     pub(super) metrics: Metrics,
     kept: Kept,
     answers: Arc<Mutex<Option<(Instant, Answers)>>>,
+    line: Line,
     /// Where the commands of a cluster go.
     pub(super) kubernetes: Option<Kubernetes>,
     /// Turns to wait for a standby to replay.
@@ -68,8 +69,9 @@ pub struct Api {
 }
 
 impl Api {
-    /// For the loop behind `events`, the server that `login` opens and the user's files in `config_dir`.
-    pub fn new(events: Events, login: Login, config_dir: &Path, kubernetes: Option<Kubernetes>) -> Self {
+    /// For the loop behind `events`, the server that `login` opens and the user's files in `config_dir`; other members are
+    /// asked by `line`.
+    pub fn new(events: Events, login: Login, config_dir: &Path, kubernetes: Option<Kubernetes>, line: Line) -> Self {
         let metrics = Metrics::new(login.clone(), config_dir);
         Self {
             events,
@@ -80,6 +82,7 @@ impl Api {
             details: Arc::default(),
             kept: Kept::default(),
             answers: Arc::default(),
+            line,
             kubernetes,
             waits: Arc::new(Semaphore::new(member::WAITS)),
         }
@@ -152,8 +155,8 @@ impl Api {
         let others = view.pods.values().filter(|pod| pod.name != view.pod);
         let http = |pod: &Pod| Some(pod.status.as_ref()?.http.clone()).filter(|address| !address.is_empty());
         let others: Vec<_> = others.filter_map(|pod| Some((pod.name.clone(), http(pod)?))).collect();
-        let (own, others) =
-            tokio::join!(member::fresh(self, snapshot, peer::DEADLINE), peer::ask_each(&others, peer::DEADLINE));
+        let asked = peer::ask_each(&self.line, &others, peer::DEADLINE);
+        let (own, others) = tokio::join!(member::fresh(self, snapshot, peer::DEADLINE), asked);
         let others = others.into_iter().map(|(pod, answer)| (pod, answer.map_err(|e| e.to_string())));
         let answers: Answers = others.chain(own.map(|account| (view.pod.clone(), Ok(account)))).collect();
         *last = Some((Instant::now(), answers.clone()));

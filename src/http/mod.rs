@@ -18,13 +18,15 @@ use std::{
 
 use axum::{
     Router,
+    http::StatusCode,
     routing::{get, post},
 };
 use tokio::net::{TcpListener, UnixListener};
 
 pub use api::Api;
 
-use crate::settings::Listen;
+use crate::{settings::Listen, tls::Certificates};
+use serve::Answers;
 
 /// Why a door could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +51,12 @@ pub enum Error {
     },
 }
 
-/// Serves probes and status on `listen`. A port that nobody asked for and somebody else uses is done without.
+/// Serves probes and status on `listen`, over TLS where there are certificates. A port that nobody asked for and somebody else
+/// uses is done without.
 ///
 /// # Errors
 /// When a port that was asked for cannot be used.
-pub async fn serve_http(listen: Listen, api: Api) -> Result<(), Error> {
+pub async fn serve_http(listen: Listen, api: Api, certificates: Option<Certificates>) -> Result<(), Error> {
     let listener = match bind(listen).await {
         Ok(listener) => listener,
         Err(error) if !listen.explicit => {
@@ -62,11 +65,31 @@ pub async fn serve_http(listen: Listen, api: Api) -> Result<(), Error> {
         }
         Err(error) => return Err(error),
     };
-    // Nothing else that changes anything is here, and this takes a proof of membership.
-    let questions = Router::new().route("/vote", post(members::vote)).route("/failsafe", post(members::failsafe));
-    let router = read_only(api.clone()).merge(questions.with_state(api));
-    tokio::task::spawn_local(serve::serve(listener, router));
+    let all = read_only(api.clone()).merge(questions(api.clone()));
+    let answers = match certificates {
+        Some(certificates) => {
+            let without = without_tls(api, certificates.borrow().only);
+            Answers::tls(all, certificates, without)
+        }
+        None => Answers::plain(all),
+    };
+    tokio::task::spawn_local(serve::serve(listener, answers));
     Ok(())
+}
+
+/// Nothing else that changes anything is on the port, and this takes a proof of membership.
+fn questions(api: Api) -> Router {
+    Router::new().route("/vote", post(members::vote)).route("/failsafe", post(members::failsafe)).with_state(api)
+}
+
+/// Where the port speaks TLS: members may be given their certificates one after the other, and have to understand each other
+/// meanwhile, unless TLS is all that is allowed.
+fn without_tls(api: Api, only: bool) -> Router {
+    let members = match only {
+        true => Router::new(),
+        false => questions(api.clone()).merge(Router::new().route("/member", get(member::member)).with_state(api)),
+    };
+    members.fallback(async || (StatusCode::BAD_REQUEST, "this port speaks HTTPS: ask with https://\n"))
 }
 
 /// Where the kernel has no IPv6 "everywhere" means IPv4.

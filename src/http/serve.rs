@@ -11,14 +11,16 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::{AbortHandle, spawn_local},
 };
 use tower::ServiceExt;
 
+use crate::tls::{self, Certificates};
+
 /// So many connections at a time. Each has a buffer of a few kilobytes.
 const MOST: usize = 64;
-/// The head of a request arrives within this time, counted from the connection's beginning or the last answer. Clients that
+/// The head of a request, and before it what TLS has to say, arrives within this time, counted from the connection's beginning or the last answer. Clients that
 /// keep connections open longer make new ones.
 const HEAD: Duration = Duration::from_secs(5);
 /// The head of a request is at most this long, as with most servers.
@@ -30,15 +32,52 @@ const CONNECTION: Duration = Duration::from_secs(60);
 /// After an error of `accept`, such as too many open files, which goes away when others end.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What a port answers.
+#[derive(Clone)]
+pub(super) struct Answers {
+    /// To whom comes by TLS, if there are certificates, and else to everybody.
+    all: Router,
+    /// TLS, and what is answered to whom comes without.
+    tls: Option<(Certificates, Router)>,
+}
+
+impl Answers {
+    pub(super) fn plain(all: Router) -> Self {
+        Self { all: all.layer(DefaultBodyLimit::max(BODY_BYTES)), tls: None }
+    }
+
+    pub(super) fn tls(all: Router, certificates: Certificates, without: Router) -> Self {
+        let without = without.layer(DefaultBodyLimit::max(BODY_BYTES));
+        Self { tls: Some((certificates, without)), ..Self::plain(all) }
+    }
+}
+
 /// Serves every connection of `listener`, for ever.
-pub(super) async fn serve(listener: TcpListener, router: Router) {
-    let router = router.layer(DefaultBodyLimit::max(BODY_BYTES));
+pub(super) async fn serve(listener: TcpListener, answers: Answers) {
     let connections = Connections::default();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => connections.add(answer(stream, router.clone())),
+            Ok((stream, _)) => connections.add(connection(stream, answers.clone())),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
+    }
+}
+
+/// What went wrong was the client's doing, and it knows.
+async fn connection(stream: TcpStream, answers: Answers) {
+    let Answers { all, tls } = answers;
+    let Some((certificates, without)) = tls else { return answer(stream, all).await };
+    let begun = async {
+        match tls::is_hello(&stream).await {
+            Ok(true) => tls::accept(&certificates, stream).await.ok().map(Ok),
+            Ok(false) => Some(Err(stream)),
+            Err(_) => None,
+        }
+    };
+    match tokio::time::timeout(HEAD, begun).await {
+        Ok(Some(Ok(stream))) => answer(stream, all).await,
+        Ok(Some(Err(stream))) => answer(stream, without).await,
+        Ok(None) | Err(_) => {}
     }
 }
 
@@ -47,7 +86,6 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: R
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    // What went wrong was the client's doing, and it knows.
     let _ = tokio::time::timeout(CONNECTION, connection).await;
 }
 
@@ -98,7 +136,7 @@ mod tests {
             .route("/livez", get(async || "ok"))
             .route("/vote", post(async |body: axum::body::Bytes| body.len().to_string()));
         let all = LocalSet::new();
-        all.spawn_local(serve(listener, router));
+        all.spawn_local(serve(listener, Answers::plain(router)));
         all.run_until(test(address)).await
     }
 

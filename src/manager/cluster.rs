@@ -167,6 +167,11 @@ impl Cluster {
         self.kubernetes.clone()
     }
 
+    /// Its pod: the name and the UID.
+    pub(super) fn pod(&self) -> (String, String) {
+        (self.config.pod.clone(), self.config.uid.clone())
+    }
+
     fn now(&self) -> Mono {
         boottime().since(self.begun)
     }

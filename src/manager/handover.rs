@@ -110,6 +110,7 @@ impl Manager {
         let leaving = self.cluster_memory().and_then(|m| m.in_office()?.leaving.clone());
         let target = leaving.and_then(|l| l.to).map(|pod| (self.pod_http(&pod).unwrap_or_default(), pod));
         let most = CHECKPOINT.min(self.limits.shutdown_timeout / 2);
+        let line = self.line();
         self.spawn_input(async move {
             let checkpoint = async {
                 let Some(local) = local else { return };
@@ -125,10 +126,10 @@ impl Manager {
                 let Some((address, pod)) = target else { return Ok(()) };
                 let asked = [(pod, address)];
                 // Twice: one packet may be lost.
-                match peer::ask(&asked, peer::DEADLINE).await.is_empty() {
-                    true => peer::ask_each(&asked, peer::DEADLINE).await.into_iter().try_for_each(|(_, a)| a.map(drop)),
-                    false => Ok(()),
+                if !peer::ask(&line, &asked, peer::DEADLINE).await.is_empty() {
+                    return Ok(());
                 }
+                peer::ask_each(&line, &asked, peer::DEADLINE).await.into_iter().try_for_each(|(_, a)| a.map(drop))
             };
             let ((), is_there) = tokio::join!(checkpoint, is_there);
             Some(is_there.map_or_else(|e| ha::Input::TargetSilent(e.to_string()), |()| ha::Input::Checkpointed))
@@ -141,7 +142,7 @@ impl Manager {
         let launch = &self.plan.launch;
         let (pgdata, bindir, runner) = (launch.pgdata.clone(), launch.bindir.clone(), self.runner.clone());
         let (pod, address, most) = (pod.to_string(), self.pod_http(pod), self.limits.shutdown_timeout);
-        let postmaster = self.server.as_ref().map(|s| s.child.clone());
+        let (postmaster, line) = (self.server.as_ref().map(|s| s.child.clone()), self.line());
         self.spawn_input(async move {
             let caught_up = async {
                 let address = address.ok_or("it has not said where it is")?;
@@ -166,7 +167,7 @@ impl Manager {
                     timeline: control.checkpoint_timeline,
                     lsn: crate::postgres::replication::lsn::Lsn(control.checkpoint.0 + 1),
                 };
-                peer::wait_replayed(&pod, &address, &wanted, CATCH_UP).await.map_err(|e| e.to_string())
+                peer::wait_replayed(&line, &pod, &address, &wanted, CATCH_UP).await.map_err(|e| e.to_string())
             };
             Some(ha::Input::CaughtUp(caught_up.await))
         });

@@ -141,6 +141,7 @@ impl Manager {
     /// What podgres owns in PostgreSQL's files. A standby without a source waits for one, and accepts reads.
     pub(super) fn owned(&self, standby: bool) -> Vec<(&'static str, String)> {
         let mut owned = self.owned_of_sync(standby);
+        owned.extend(self.owned_of_tls());
         if !standby {
             return owned;
         }
@@ -160,9 +161,9 @@ impl Manager {
         let launch = &self.plan.launch;
         let address = self.peers.standby_of.as_ref().filter(|_| self.may_receive())?;
         match Source::new(address, &launch.run_dir, &launch.bindir, &self.runner) {
-            Ok(source) => Some(match &self.cluster {
-                Some(cluster) => source.noting(cluster.noted()),
-                None => source,
+            Ok(source) => Some(match (self.secured(source), &self.cluster) {
+                (source, Some(cluster)) => source.noting(cluster.noted()),
+                (source, None) => source,
             }),
             Err(error) => {
                 tracing::error!(

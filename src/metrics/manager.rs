@@ -46,7 +46,26 @@ pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
     families.extend(progress(snapshot));
     families.extend(confirming(snapshot));
     families.extend(api(snapshot));
+    families.extend(certificate(snapshot));
     families
+}
+
+/// Only where there is TLS.
+fn certificate(snapshot: &Snapshot) -> Vec<Family> {
+    let Some(tls) = &snapshot.tls else { return Vec::new() };
+    let expires = tls.expires.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    vec![
+        gauge(
+            "podgres_tls_certificate_expiry_timestamp_seconds",
+            "Until when the certificate in use is good, in seconds since 1970: the first to end of it and its CA.",
+        )
+        .with(vec![], expires.as_secs()),
+        gauge(
+            "podgres_tls_certificate_refused",
+            "Whether what is in tls-dir cannot be used, so that another is in use.",
+        )
+        .with(vec![], tls.refused.is_some()),
+    ]
 }
 
 /// Only on the leader of a synchronous cluster.
@@ -152,6 +171,7 @@ mod tests {
             waiting: None,
             account: None,
             cluster: None,
+            tls: None,
         }
     }
 
@@ -189,6 +209,17 @@ mod tests {
         snapshot.cluster = Some(ClusterView { api_silent: silent, failsafe: true, ..ClusterView::default() });
         let said = text(&snapshot);
         assert!(said.contains("podgres_api_silent_seconds 7.0\n") && said.contains("podgres_failsafe 1\n"), "{said}");
+    }
+
+    #[test]
+    fn a_certificate_ends_some_time() {
+        let mut snapshot = snapshot(Phase::Begun);
+        assert!(!text(&snapshot).contains("podgres_tls"));
+        let expires = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_893_456_000);
+        snapshot.tls = Some(crate::tls::Seen { expires, refused: Some("why".into()) });
+        let said = text(&snapshot);
+        assert!(said.contains("podgres_tls_certificate_expiry_timestamp_seconds 1893456000\n"), "{said}");
+        assert!(said.contains("podgres_tls_certificate_refused 1\n"), "{said}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod official;
 mod replication;
 mod sources;
 mod table;
+pub mod tls;
 
 use std::{
     net::SocketAddr,
@@ -133,6 +134,8 @@ pub struct Settings {
     pub run_dir: Option<PathBuf>,
     /// `listen`.
     pub listen: Listen,
+    /// `tls-dir`, `client-ca` and `tls-only`.
+    pub tls: Option<tls::Tls>,
     /// `log-format`; none: by what stdout is.
     pub log_format: Option<LogFormat>,
     /// The variables of the official image.
@@ -200,6 +203,7 @@ impl Settings {
             postgres_bindir: sources.directory("postgres-bindir")?,
             run_dir: sources.directory("run-dir")?,
             listen: Listen { address: listen.unwrap_or(DEFAULT_LISTEN), explicit: listen.is_some() },
+            tls: tls::load(&sources)?,
             log_format: format,
             official,
         })

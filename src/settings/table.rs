@@ -146,6 +146,26 @@ pub const SETTINGS: &[Setting] = &[
         help: "Where HTTP (probes, status) is served.",
     },
     Setting {
+        name: "tls-dir",
+        value: "DIR",
+        default: "-",
+        help: "Where `tls.crt` and `tls.key` are, and `ca.crt` if members are to know each other by it: TLS for PostgreSQL \
+            and HTTP. Changed files are in use at once.",
+    },
+    Setting {
+        name: "tls-only",
+        value: "true|false",
+        default: "false",
+        help: "Connections over TCP without TLS are refused, and members demand of each other a certificate of `ca.crt`.",
+    },
+    Setting {
+        name: "client-ca",
+        value: "FILE",
+        default: "-",
+        help: "CAs of client certificates. The replication role has to have one, with its name as common name, and then \
+            needs no password.",
+    },
+    Setting {
         name: "log-format",
         value: "json|text",
         default: "json, on a terminal text",

@@ -66,7 +66,7 @@ async fn who_answers_in_time_is_known_and_nobody_waits_for_the_others() {
         named("db-4", "localhost:8008"),
     ];
     let begun = Instant::now();
-    let answers = ask_each(&members, DEADLINE).await;
+    let answers = ask_each(&Line::default(), &members, DEADLINE).await;
     assert!(begun.elapsed() < 2 * DEADLINE, "one after the other: {:?}", begun.elapsed());
     let [first, second, third, fourth, fifth] = &answers[..] else { panic!("{answers:?}") };
     assert_eq!(first.1.as_ref().unwrap(), &on(1, "db-0"));
@@ -74,21 +74,21 @@ async fn who_answers_in_time_is_known_and_nobody_waits_for_the_others() {
     assert!(matches!(third.1, Err(Error::Connect { .. })), "{third:?}");
     assert!(matches!(fourth.1, Err(Error::Silent { .. })), "{fourth:?}");
     assert!(matches!(fifth.1, Err(Error::NotAnAddress(_))), "{fifth:?}");
-    assert_eq!(ask(&members[..1], DEADLINE).await, [on(1, "db-0")]);
+    assert_eq!(ask(&Line::default(), &members[..1], DEADLINE).await, [on(1, "db-0")]);
 }
 
 #[tokio::test]
 async fn ipv6() {
     let address = serve("[::1]:0", says(on(1, "db-0"))).await;
     assert!(address.starts_with("[::1]:"));
-    assert_eq!(ask(&[named("db-0", &address)], DEADLINE).await, [on(1, "db-0")]);
+    assert_eq!(ask(&Line::default(), &[named("db-0", &address)], DEADLINE).await, [on(1, "db-0")]);
 }
 
 #[tokio::test]
 async fn what_is_no_account_of_the_pod_that_was_asked_is_not_used() {
     let answer = async |router: Router| {
         let address = serve("127.0.0.1:0", router).await;
-        let mut answers = ask_each(&[named("db-0", &address)], DEADLINE).await;
+        let mut answers = ask_each(&Line::default(), &[named("db-0", &address)], DEADLINE).await;
         answers.remove(0).1.unwrap_err()
     };
     let text = |text: String| Router::new().route("/member", get(async move || text));
@@ -105,7 +105,7 @@ async fn what_is_no_account_of_the_pod_that_was_asked_is_not_used() {
 async fn who_breaks_off_is_not_waited_for() {
     let (listener, address) = silent().await;
     tokio::spawn(async move { while listener.accept().await.is_ok() {} });
-    let answers = ask_each(&[named("db-0", &address)], Duration::from_secs(60)).await;
+    let answers = ask_each(&Line::default(), &[named("db-0", &address)], Duration::from_secs(60)).await;
     assert!(matches!(answers[0].1, Err(Error::Broken { .. })), "{answers:?}");
 }
 
@@ -125,13 +125,13 @@ async fn replayed_and_of_the_same_cluster_and_timeline() {
         }),
     );
     let there = serve("127.0.0.1:0", there).await;
-    assert!(wait_replayed("db-1", &there, &wanted("7", 3), DEADLINE).await.is_ok());
+    assert!(wait_replayed(&Line::default(), "db-1", &there, &wanted("7", 3), DEADLINE).await.is_ok());
     for (other, text) in [(wanted("8", 3), "of the cluster 7, not 8"), (wanted("7", 4), "on timeline 3, not 4")] {
-        let error = wait_replayed("db-1", &there, &other, DEADLINE).await.unwrap_err();
+        let error = wait_replayed(&Line::default(), "db-1", &there, &other, DEADLINE).await.unwrap_err();
         assert_eq!(error.to_string(), format!("db-1 has other data: {text}"));
     }
     let behind = get(async || (StatusCode::SERVICE_UNAVAILABLE, "0/4000000\n"));
     let behind = serve("127.0.0.1:0", Router::new().route("/member", behind)).await;
-    let error = wait_replayed("db-1", &behind, &wanted("7", 3), DEADLINE).await.unwrap_err();
+    let error = wait_replayed(&Line::default(), "db-1", &behind, &wanted("7", 3), DEADLINE).await.unwrap_err();
     assert!(matches!(error, Error::NotReplayed { reached: Lsn(0x400_0000), .. }), "{error}");
 }

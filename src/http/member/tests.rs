@@ -95,7 +95,7 @@ fn api(snapshot: Snapshot) -> Api {
             }
         }
     });
-    Api::new(events, login(), Path::new("/nowhere"), None)
+    Api::new(events, login(), Path::new("/nowhere"), None, Default::default())
 }
 
 fn member_of_a_cluster(socket_dir: &Path) -> Snapshot {

@@ -1,6 +1,6 @@
 //! What is wrong with a member, what is on its way and what is worth knowing: one line each, and none when all is well.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{OnDisk, View};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
     progress::Progress,
     status::{Finding, Level},
-    units,
+    tls, units,
 };
 
 /// In words, the worst first.
@@ -119,6 +119,10 @@ impl View<'_> {
     fn configuration(&self, found: &mut Findings) {
         let config = &self.snapshot.config;
         config.refused.iter().for_each(|text| found.say(Level::Wrong, text));
+        if let Some(tls) = &self.snapshot.tls {
+            let soon = tls::complaint(tls.expires, SystemTime::now());
+            tls.refused.iter().chain(&soon).for_each(|text| found.say(Level::Wrong, text));
+        }
         self.custom_queries.iter().for_each(|text| found.say(Level::Wrong, text));
         config.raises().into_iter().for_each(|text| found.say(Level::Waiting, text));
         let pending = self.facts().map(|f: &Facts| f.pending_restart.as_slice()).unwrap_or_default();

@@ -23,6 +23,7 @@ fn snapshot(phase: Phase, reason: Reason) -> Snapshot {
         waiting: None,
         account: None,
         cluster: None,
+        tls: None,
     }
 }
 

@@ -154,6 +154,7 @@ impl Manager {
         let address = |pod: &String| Some((pod.clone(), self.pod_http(pod)?));
         let others = members.iter().filter(|pod| **pod != own.0).filter_map(address);
         let asked: Vec<(String, String)> = others.chain([own.clone()]).collect();
-        self.ask_api(async move |_| ha::Input::Accounts(peer::ask(&asked, peer::DEADLINE).await));
+        let line = self.line();
+        self.ask_api(async move |_| ha::Input::Accounts(peer::ask(&line, &asked, peer::DEADLINE).await));
     }
 }

@@ -24,7 +24,7 @@ impl Manager {
     /// [`ha::Action::AskConsent`].
     pub(super) fn ask_consent(&self, term: u64, of: &[String]) {
         let Some(cluster) = &self.cluster else { return };
-        let password = self.peers.password();
+        let (password, line) = (self.peers.password(), self.line());
         let question = |pod: &String| {
             let status = cluster.memory.pods.as_ref().and_then(|p| p.get(pod)).and_then(|p| p.status.as_ref());
             let question = Question {
@@ -43,7 +43,7 @@ impl Manager {
         let questions: Vec<_> = of.iter().map(question).collect();
         self.ask_api(async move |sent| {
             let asked = questions.iter().map(async |(question, address)| match (&password, address) {
-                (Some(password), Some(address)) => consent::ask(password, address, question).await,
+                (Some(password), Some(address)) => consent::ask(&line, password, address, question).await,
                 (None, _) => Err("members know each other by the password of replication, and there is none".into()),
                 (_, None) => Err("it has not said where it is".into()),
             });

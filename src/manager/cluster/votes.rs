@@ -127,9 +127,10 @@ impl Manager {
                 nonce: format!("{:016x}", random()),
             };
             let (address, password, pod) = (found.map(|s| s.http.clone()), password.clone(), pod.clone());
+            let line = self.line();
             self.spawn_input(async move {
                 let voted = match address {
-                    Some(address) => vote::ask(&password, &address, &question).await,
+                    Some(address) => vote::ask(&line, &password, &address, &question).await,
                     None => Err("it has not said where it is".into()),
                 };
                 Some(match voted {

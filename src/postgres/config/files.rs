@@ -143,6 +143,7 @@ pub(super) struct Content<'a> {
     pub(super) defaults: &'a [Default],
     pub(super) owned: &'a [(&'static str, String)],
     pub(super) replication_user: Option<&'a str>,
+    pub(super) tls: hba::Tls,
 }
 
 const HEADER: &str = "# Written by podgres at each start and reload: changes in this file are lost.\n";
@@ -181,7 +182,7 @@ impl Content<'_> {
     /// When a file cannot be written.
     pub(super) fn write_rules(&self, dir: &Path) -> io::Result<()> {
         make(dir)?;
-        let own = self.replication_user.map(hba::own_rules).unwrap_or_default();
+        let own = hba::own_rules(self.replication_user, self.tls);
         for (name, rules, own) in
             [("pg_hba.conf", &self.files.hba, own.as_str()), ("pg_ident.conf", &self.files.ident, "")]
         {

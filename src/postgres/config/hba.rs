@@ -11,16 +11,40 @@ use super::{
 use crate::postgres::sql;
 
 /// The lines before the user's own.
-const OWN_LINES: usize = 4;
+const OWN_LINES: usize = 6;
 
-/// The rules that let the standbys' role in, first because the first rule that matches decides.
-pub(super) fn own_rules(user: &str) -> String {
+/// What TLS demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// `tls-only`: nobody connects over TCP without it.
+    pub only: bool,
+    /// `client-ca`: standbys have certificates.
+    pub clients: bool,
+    /// How often the certificate was exchanged: each time the server has to read it again.
+    pub exchanges: u64,
+}
+
+/// podgres' own rules, which are first because the first rule that matches decides: they let the standbys' role in, and keep
+/// out who has to have TLS and has not.
+pub(super) fn own_rules(replication_user: Option<&str>, tls: Tls) -> String {
+    let mut rules = replication_user.map(|user| of_replication(user, tls)).unwrap_or_default();
+    if tls.only {
+        rules += "hostnossl all all all reject\n";
+    }
+    rules
+}
+
+fn of_replication(user: &str, tls: Tls) -> String {
     // In quotes no name is a keyword; a line break cannot be in a rule, and no sane role has one.
     let user = format!("\"{}\"", user.replace('"', "\"\"").replace(['\n', '\r'], " "));
-    format!(
-        "local postgres,replication {user} scram-sha-256\n\
-         host postgres,replication {user} all scram-sha-256\n"
-    )
+    let local = format!("local postgres,replication {user} scram-sha-256\n");
+    match tls {
+        // Without the second rule one of the user's might let it in with the password alone.
+        Tls { clients: true, .. } => format!(
+            "{local}hostssl postgres,replication {user} all cert\nhostnossl postgres,replication {user} all reject\n"
+        ),
+        Tls { clients: false, .. } => format!("{local}host postgres,replication {user} all scram-sha-256\n"),
+    }
 }
 
 /// The whole file. The user's first line is line `OWN_LINES + 1`, whatever the own rules are.
@@ -115,11 +139,24 @@ mod tests {
 
     #[test]
     fn own_rules_are_first_and_take_a_fixed_number_of_lines() {
-        for own in ["".to_string(), own_rules("re\"pl")] {
+        let demanding = Tls { only: true, clients: true, exchanges: 0 };
+        for own in ["".to_string(), own_rules(Some("re\"pl"), Tls::default()), own_rules(Some("a"), demanding)] {
             let text = generate(&own, &rules("local all all trust\n"));
             assert_eq!(text.lines().nth(OWN_LINES), Some("local all all trust"), "{text}");
         }
-        assert!(own_rules("re\"pl").starts_with("local postgres,replication \"re\"\"pl\" scram-sha-256\nhost "));
+        let rules = own_rules(Some("re\"pl"), Tls::default());
+        assert!(rules.starts_with("local postgres,replication \"re\"\"pl\" scram-sha-256\nhost "), "{rules}");
+    }
+
+    #[test]
+    fn tls_is_demanded_of_whom_it_is_to_be_demanded() {
+        let own = |only, clients| own_rules(Some("r"), Tls { only, clients, exchanges: 0 });
+        let last = |rules: String, n: usize| rules.lines().rev().nth(n).unwrap_or_default().to_string();
+        assert_eq!(own_rules(None, Tls { only: true, ..Tls::default() }), "hostnossl all all all reject\n");
+        assert_eq!(last(own(true, false), 0), "hostnossl all all all reject");
+        assert_eq!(last(own(true, false), 1), "host postgres,replication \"r\" all scram-sha-256");
+        assert_eq!(last(own(false, true), 0), "hostnossl postgres,replication \"r\" all reject");
+        assert_eq!(last(own(false, true), 1), "hostssl postgres,replication \"r\" all cert");
     }
 
     #[test]
@@ -139,8 +176,8 @@ mod tests {
     #[test]
     fn lines_are_the_users() {
         let (rules, main) = (rules(""), Path::new("/run/x/pg_hba.conf"));
-        assert_eq!(place(7, None, main, &rules), Place { file: rules.path.clone(), line: 3 });
-        assert_eq!(place(7, Some("/run/x/pg_hba.conf"), main, &rules).line, 3);
+        assert_eq!(place(7, None, main, &rules), Place { file: rules.path.clone(), line: 1 });
+        assert_eq!(place(7, Some("/run/x/pg_hba.conf"), main, &rules).line, 1);
         assert_eq!(place(7, Some("/d/more.conf"), main, &rules), Place { file: "/d/more.conf".into(), line: 7 });
         let dir = tempfile::tempdir().unwrap();
         let link = dir.path().join("pg_hba.conf");

@@ -47,6 +47,7 @@ use super::{server::Launch, sql::Local};
 use crate::pid1::{Child, Children, Exit};
 use arguments::Arguments;
 use files::{Content, UserFiles};
+pub use hba::Tls;
 use limits::Limits;
 use parse::Mistake;
 pub use reload::{Answer, Running};
@@ -63,13 +64,21 @@ pub struct Layers {
     arguments: Arguments,
     config_dir: PathBuf,
     synchronous: bool,
+    /// Other files whose change is of interest.
+    watched: Vec<PathBuf>,
 }
 
 impl Layers {
     /// Those of a server that is started as `launch` says, with the user's files in `config_dir`.
     pub fn new(launch: &Launch, config_dir: &Path) -> Self {
         let arguments = Arguments::of(&launch.arguments);
-        Self { launch: launch.clone(), arguments, config_dir: config_dir.to_path_buf(), synchronous: false }
+        let (config_dir, watched) = (config_dir.to_path_buf(), Vec::new());
+        Self { launch: launch.clone(), arguments, config_dir, synchronous: false, watched }
+    }
+
+    /// With these files a change of which is of interest too.
+    pub fn watching(self, watched: Vec<PathBuf>) -> Self {
+        Self { watched, ..self }
     }
 
     /// Whether these are a synchronous cluster's, where what would lose commits is a mistake.
@@ -156,12 +165,13 @@ impl Layers {
 struct Inputs {
     owned: Vec<(&'static str, String)>,
     replication_user: Option<String>,
+    tls: hba::Tls,
 }
 
 impl Inputs {
     fn content<'a>(&'a self, files: &'a UserFiles, defaults: &'a [sizing::Default], copy_base: bool) -> Content<'a> {
         let replication_user = self.replication_user.as_deref();
-        Content { files, copy_base, defaults, owned: &self.owned, replication_user }
+        Content { files, copy_base, defaults, owned: &self.owned, replication_user, tls: self.tls }
     }
 
     /// The names of all settings that must not be in `postgresql.auto.conf`. Those that make a standby go together: half
@@ -298,6 +308,11 @@ impl Config {
     /// Sets the role that podgres' own rules in `pg_hba.conf` let in. It takes effect with the next start or reload.
     pub fn set_replication_user(&mut self, user: Option<String>) {
         self.inputs.replication_user = user;
+    }
+
+    /// Sets what TLS demands of `pg_hba.conf`, and which certificate it is. It takes effect with the next start or reload.
+    pub fn set_tls(&mut self, tls: Tls) {
+        self.inputs.tls = tls;
     }
 
     /// The layers.

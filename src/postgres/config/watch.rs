@@ -85,6 +85,7 @@ fn directories(layers: &Layers) -> BTreeSet<PathBuf> {
     if let Ok(files) = UserFiles::read(layers, &layers.launch.pgdata) {
         paths.extend(files.paths());
     }
+    paths.extend(layers.watched.iter().cloned());
     for path in paths {
         dirs.extend(path.parent().map(Path::to_path_buf));
         dirs.extend(path.canonicalize().ok().and_then(|p| Some(p.parent()?.to_path_buf())));

@@ -178,6 +178,11 @@ impl Source {
         })
     }
 
+    /// Connects as `secure` says.
+    pub fn secured(self, secure: impl FnOnce(Conninfo, bool) -> Conninfo) -> Self {
+        Self { conninfo: secure(self.conninfo, self.elected), ..self }
+    }
+
     /// Of a member that has noted what began this timeline ([`divergence::Source::noted`]).
     pub fn noting(self, noted: Noted) -> Self {
         Self { noted, ..self }
