@@ -23,6 +23,8 @@ mod haproxy;
 mod harness;
 mod locks;
 mod log_lines;
+#[path = "../../src/tls/made.rs"]
+mod made;
 mod metrics;
 mod orphans;
 mod probes;
@@ -30,6 +32,7 @@ mod replication;
 mod scripts;
 mod signals;
 mod status;
+mod tls;
 mod variables;
 mod volumes;
 

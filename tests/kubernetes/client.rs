@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::Command,
     time::Duration,
 };
 
@@ -37,9 +38,27 @@ pub fn sql(address: Ipv4Addr, sql: &str) -> Result<String, String> {
     });
     match asked {
         Ok(Ok(messages)) => Ok(rows(&messages)),
+        Ok(Err(e)) if e.as_db_error().is_some_and(wants_tls) => sql_by_tls(address, sql),
         Ok(Err(e)) => Err(e.as_db_error().map_or_else(|| e.to_string(), ToString::to_string)),
         Err(_) => Err(format!("no answer within {QUESTION:?}")),
     }
+}
+
+/// Whether it is for members that demand TLS, which `tokio_postgres` has not by itself.
+fn wants_tls(error: &tokio_postgres::error::DbError) -> bool {
+    error.message().contains("no encryption")
+}
+
+#[allow(clippy::disallowed_methods, reason = "not PID 1")]
+fn sql_by_tls(address: Ipv4Addr, sql: &str) -> Result<String, String> {
+    let conninfo = format!(
+        "host={address} user=postgres password={PASSWORD} dbname=postgres application_name=test sslmode=require \
+         connect_timeout=2"
+    );
+    let output = Command::new("timeout").args(["10", "psql", "-XAtq", "-d", &conninfo, "-c", sql]).output();
+    let output = output.expect("psql can be executed");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_string();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 fn rows(messages: &[SimpleQueryMessage]) -> String {
@@ -53,9 +72,23 @@ fn rows(messages: &[SimpleQueryMessage]) -> String {
     messages.iter().filter_map(row).collect::<Vec<_>>().join("\n")
 }
 
-/// GET on the HTTP port; the status code (0: no answer) and the body.
+/// GET on the HTTP port, over TLS where the member wants that; the status code (0: no answer) and the body.
 pub fn http(address: Ipv4Addr, path: &str) -> (u16, String) {
-    request(address, QUESTION, &format!("GET {path} HTTP/1.0\r\nhost: member\r\n\r\n"))
+    match request(address, QUESTION, &format!("GET {path} HTTP/1.0\r\nhost: member\r\n\r\n")) {
+        (400, body) if body.contains("https://") => https(address, path),
+        answer => answer,
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "not PID 1")]
+fn https(address: Ipv4Addr, path: &str) -> (u16, String) {
+    let url = format!("https://{address}:8008{path}");
+    let output = Command::new("curl")
+        .args(["--silent", "--insecure", "--max-time", "10", "-w", "\n%{http_code}", &url])
+        .output();
+    let text = String::from_utf8_lossy(&output.expect("curl can be executed").stdout).into_owned();
+    let (body, code) = text.rsplit_once('\n').unwrap_or(("", "0"));
+    (code.parse().unwrap_or(0), body.to_string())
 }
 
 /// A request of HTTP/1.0 to the HTTP port, as text; the status code (0: no answer within `patience`) and the body.

@@ -21,6 +21,8 @@ mod api;
 mod client;
 mod cluster;
 mod load;
+#[path = "../../src/tls/made.rs"]
+mod made;
 mod member;
 mod network;
 mod proxy;
@@ -41,3 +43,4 @@ mod storage;
 mod switchover;
 mod synchronous;
 mod the_harness;
+mod tls;

@@ -213,6 +213,11 @@ impl<'c> Member<'c> {
         self.container = self.pod.run(self.cluster, &self.name, &self.volume, &self.server, &self.options);
     }
 
+    /// docker's options for its next container.
+    pub fn set_options(&mut self, options: &[String]) {
+        self.options = options.to_vec();
+    }
+
     /// A StatefulSet's new pod of the same name, on the same volume: another UID, address and token.
     pub fn recreate(&mut self) {
         docker(&["rm", "--force", &self.container.name]);
