@@ -86,6 +86,7 @@ impl Session {
 }
 
 impl Drop for Session {
+    #[allow(clippy::disallowed_methods, reason = "not PID 1")]
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
