@@ -1,18 +1,14 @@
-//! A namespace of the test's own with a member's service account in it, and a proxy before the API server that can fail.
+//! A namespace of the test's own with a member's service account in it.
 
 #![allow(clippy::disallowed_methods, reason = "nobody reaps here")]
 
 use std::{
     cell::RefCell,
-    io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    io::Write,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     rc::Rc,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -20,26 +16,28 @@ use std::{
 use podgres::{
     cluster::{
         identity::Identity,
-        kubernetes::{Error, Kubernetes, Seen, Server},
+        kubernetes::{Kubernetes, RIGHTS, Seen, Server},
     },
     ha::lease::Lease,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::proxy::Proxy;
+
 /// For what takes milliseconds on an idle machine.
 pub const SOON: Duration = Duration::from_secs(20);
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The cluster of `KUBECONFIG`, or one of this machine's own.
-struct Cluster {
+pub struct Cluster {
     kubectl: PathBuf,
     kubeconfig: String,
-    host: String,
-    port: u16,
+    pub host: String,
+    pub port: u16,
 }
 
-fn cluster() -> &'static Cluster {
+pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
         let up = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/up");
@@ -58,46 +56,55 @@ fn cluster() -> &'static Cluster {
     })
 }
 
-/// Runs `command` with `input` and answers with what it printed.
-fn output(mut command: Command, input: &str) -> String {
+/// Runs `command` with `input`.
+fn finished(command: &mut Command, input: &str) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let done = child.wait_with_output().unwrap();
-    assert!(
-        done.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr)
-    );
-    String::from_utf8(done.stdout).unwrap()
+    child.wait_with_output().unwrap()
+}
+
+/// Runs `command` with `input` and answers with what it printed.
+pub fn output(mut command: Command, input: &str) -> String {
+    let done = finished(&mut command, input);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(done.status.success(), "{command:?}: {}{}", text(&done.stdout), text(&done.stderr));
+    text(&done.stdout)
+}
+
+fn kubectl() -> Command {
+    let cluster = cluster();
+    let mut command = Command::new(&cluster.kubectl);
+    command.env("KUBECONFIG", &cluster.kubeconfig).arg("--request-timeout=20s");
+    command
 }
 
 /// `kubectl`, as administrator.
-fn admin(arguments: &[&str], input: &str) -> String {
-    let cluster = cluster();
-    let mut command = Command::new(&cluster.kubectl);
-    command.env("KUBECONFIG", &cluster.kubeconfig).arg("--request-timeout=20s").args(arguments);
+pub fn admin(arguments: &[&str], input: &str) -> String {
+    let mut command = kubectl();
+    command.args(arguments);
     output(command, input)
 }
 
-/// A namespace, and in it what a member has: the service account `member` with its Role, its token, the CA's certificates.
+/// A namespace, and in it what a member has: the service account `demo` with its Role, its token, the CA's certificates.
 pub struct Space {
     pub name: String,
-    files: tempfile::TempDir,
+    pub files: tempfile::TempDir,
 }
 
-/// As the manifest has it.
-const ROLE: &str = r#"[
-    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["demo"],
-     "verbs": ["get", "list", "watch", "patch"]},
-    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
-    {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}
-]"#;
+/// The rules of the Role of a cluster with this name, as the manifest has them.
+pub fn rules(cluster: &str) -> Value {
+    let printed = include_str!("../../examples/kubernetes/cluster.yaml");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(printed).unwrap();
+    let mut rules = objects.iter().find(|object| object["kind"] == "Role").unwrap()["rules"].clone();
+    for names in rules.as_array_mut().unwrap().iter_mut().filter_map(|rule| rule.get_mut("resourceNames")) {
+        *names = json!([cluster]);
+    }
+    rules
+}
 
 impl Space {
     pub fn new() -> Self {
-        Self::with_role(&serde_json::from_str(ROLE).unwrap())
+        Self::with_role(&rules("demo"))
     }
 
     pub fn with_role(rules: &Value) -> Self {
@@ -107,17 +114,9 @@ impl Space {
             std::process::id(),
             random.bytes().fold(7u32, |h, b| h.wrapping_mul(31) ^ u32::from(b))
         );
-        let metadata = json!({ "name": "member", "namespace": name });
-        let objects = json!({ "apiVersion": "v1", "kind": "List", "items": [
-            { "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } },
-            { "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata },
-            { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules },
-            { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
-              "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "member" },
-              "subjects": [{ "kind": "ServiceAccount", "name": "member", "namespace": name }] },
-        ]});
-        admin(&["create", "-f", "-"], &objects.to_string());
+        admin(&["create", "namespace", &name], "");
         let space = Self { name, files: tempfile::tempdir().unwrap() };
+        space.account("demo", rules);
         let ca = admin(
             &[
                 "config",
@@ -134,7 +133,48 @@ impl Space {
         space
     }
 
-    fn ca(&self) -> PathBuf {
+    /// Makes the service account of a cluster with this name, labelled as the manifest does it, with a Role of these rules.
+    pub fn account(&self, name: &str, rules: &Value) {
+        let metadata = json!({ "name": name, "namespace": self.name, "labels": { "podgres.io/cluster": name } });
+        let objects = json!({ "apiVersion": "v1", "kind": "List", "items": [
+            { "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata },
+            { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules },
+            { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+              "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
+              "subjects": [{ "kind": "ServiceAccount", "name": name, "namespace": self.name }] },
+        ]});
+        admin(&["create", "-f", "-"], &objects.to_string());
+    }
+
+    /// What `kubectl` says to the service account of this name: what it printed, or why it was refused.
+    pub fn kubectl_as(&self, account: &str, arguments: &[&str]) -> Result<String, String> {
+        let mut command = kubectl();
+        command.args([format!("--namespace={0}", self.name), format!("--as={}", self.user(account))]).args(arguments);
+        let done = finished(&mut command, "");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+    }
+
+    /// Patches an object of this namespace (`pods/demo-0`) as the service account of this name: one request, as a stolen
+    /// token makes it, where `kubectl patch` reads first.
+    pub async fn patch_as(&self, account: &str, object: &str, patch: &Value) -> Result<Value, String> {
+        let server = self.server();
+        let mut config = kube::Config::new(format!("https://{}:{}", server.host, server.port).parse().unwrap());
+        config.root_cert_file = Some(server.ca);
+        config.auth_info.token = Some(self.token_of(account).into());
+        let client = kube::Client::try_from(config).unwrap();
+        let (kind, name) = object.split_once('/').unwrap();
+        let objects = kube::core::request::Request::new(format!("/api/v1/namespaces/{}/{kind}", self.name));
+        let request = objects.patch(name, &Default::default(), &kube::api::Patch::Strategic(patch)).unwrap();
+        client.request(request).await.map_err(|error| error.to_string())
+    }
+
+    /// The user that a service account is.
+    pub fn user(&self, account: &str) -> String {
+        format!("system:serviceaccount:{}:{account}", self.name)
+    }
+
+    pub fn ca(&self) -> PathBuf {
         self.files.path().join("ca.crt")
     }
 
@@ -146,7 +186,11 @@ impl Space {
     }
 
     pub fn new_token(&self) -> String {
-        let path = format!("/api/v1/namespaces/{}/serviceaccounts/member/token", self.name);
+        self.token_of("demo")
+    }
+
+    fn token_of(&self, account: &str) -> String {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", self.name);
         let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": 3600 } });
         let made: Value =
             serde_json::from_str(&admin(&["create", "--raw", &path, "-f", "-"], &request.to_string())).unwrap();
@@ -168,10 +212,15 @@ impl Space {
 
     /// Makes a pod of the cluster `demo`, which nothing runs, and answers with its UID.
     pub fn pod(&self, name: &str) -> String {
+        self.pod_of("demo", name)
+    }
+
+    /// [`Space::pod`] of a cluster, or of an application: whatever has this service account.
+    pub fn pod_of(&self, account: &str, name: &str) -> String {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "name": name, "labels": { "podgres.io/cluster": "demo" } },
-            "spec": { "serviceAccountName": "member", "containers": [{ "name": "postgres", "image": "podgres:17" }] },
+            "metadata": { "name": name, "labels": { "podgres.io/cluster": account } },
+            "spec": { "serviceAccountName": account, "containers": [{ "name": "postgres", "image": "podgres:17" }] },
         });
         let made = self.kubectl_with(&["create", "-o", "json", "-f", "-"], &pod.to_string());
         let made: Value = serde_json::from_str(&made).unwrap();
@@ -190,23 +239,36 @@ impl Space {
     }
 
     pub fn connect(&self) -> Kubernetes {
-        self.connect_through(&cluster().host, cluster().port)
+        self.connect_to(&self.server(), "demo")
     }
 
     pub fn connect_by(&self, proxy: &Proxy) -> Kubernetes {
-        self.connect_through(&proxy.host, proxy.port)
+        self.connect_to(&Server { host: proxy.host.clone(), port: proxy.port, ..self.server() }, "demo")
     }
 
-    fn connect_through(&self, host: &str, port: u16) -> Kubernetes {
-        let server = Server { host: host.into(), port, ca: self.ca(), token: self.files.path().join("token") };
+    /// By the service account of another cluster, with a token of its own.
+    pub fn connect_as(&self, cluster: &str) -> Kubernetes {
+        let token = self.files.path().join(format!("token-of-{cluster}"));
+        std::fs::write(&token, self.token_of(cluster)).unwrap();
+        self.connect_to(&Server { token, ..self.server() }, cluster)
+    }
+
+    /// The API server, the CA's certificates and the token of `demo`.
+    pub fn server(&self) -> Server {
+        let cluster = cluster();
+        let token = self.files.path().join("token");
+        Server { host: cluster.host.clone(), port: cluster.port, ca: self.ca(), token }
+    }
+
+    pub fn connect_to(&self, server: &Server, cluster: &str) -> Kubernetes {
         let identity = Identity {
-            pod: "demo-0".into(),
+            pod: format!("{cluster}-0"),
             namespace: self.name.clone(),
             uid: "6b6f".into(),
             ip: "10.0.0.7".into(),
-            cluster: "demo".into(),
+            cluster: cluster.into(),
         };
-        Kubernetes::connect_to(&server, &identity).unwrap()
+        Kubernetes::connect_to(server, &identity).unwrap()
     }
 }
 
@@ -223,13 +285,23 @@ pub fn run<F: Future<Output = ()>>(space: &Space, test: impl FnOnce(Kubernetes) 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let kubernetes = space.connect();
-        let patience = Instant::now() + SOON;
-        while let Err(Error::Forbidden(why)) = kubernetes.read_lease(DEADLINE).await {
-            assert!(Instant::now() < patience, "waited for the Role to be in force: {why}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        in_force(&kubernetes).await;
         tokio::time::timeout(Duration::from_secs(180), test(kubernetes)).await.expect("finished within three minutes");
     });
+}
+
+/// Waits for the Role, all of which comes into force at once.
+pub async fn in_force(kubernetes: &Kubernetes) {
+    let patience = Instant::now() + SOON;
+    loop {
+        for right in &RIGHTS {
+            if kubernetes.may(right).await.unwrap() {
+                return;
+            }
+        }
+        assert!(Instant::now() < patience, "waited for the Role to be in force");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A Lease that `holder` has.
@@ -312,118 +384,5 @@ pub async fn watching<F: Future<Output = ()>>(kubernetes: &Kubernetes, test: imp
     tokio::select! {
         never = watch => match never {},
         () = test(Rc::new(Told { seen: RefCell::new(seen) })) => {}
-    }
-}
-
-/// A TCP proxy before the API server.
-pub struct Proxy {
-    host: String,
-    port: u16,
-    state: Arc<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// How new connections fare: `PASS`, `REFUSE` or `SILENT`.
-    mode: AtomicUsize,
-    /// Connections from before these numbers changed are closed, or forward nothing any more.
-    cuts: AtomicU64,
-    silences: AtomicU64,
-    accepted: AtomicUsize,
-}
-
-const PASS: usize = 0;
-const REFUSE: usize = 1;
-const SILENT: usize = 2;
-
-impl Proxy {
-    pub fn new() -> Self {
-        let cluster = cluster();
-        // An address that the server's certificate has.
-        let listener =
-            TcpListener::bind((cluster.host.as_str(), 0)).or_else(|_| TcpListener::bind(("127.0.0.1", 0))).unwrap();
-        let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
-        let accepting = state.clone();
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                accepting.accepted.fetch_add(1, SeqCst);
-                let client = client.unwrap();
-                if accepting.mode.load(SeqCst) != REFUSE
-                    && let Ok(server) = TcpStream::connect((cluster.host.as_str(), cluster.port))
-                {
-                    accepting.connect(client, server);
-                }
-            }
-        });
-        Self { host: address.ip().to_string(), port: address.port(), state }
-    }
-
-    /// Closes every connection, and each new one.
-    pub fn cut(&self) {
-        self.state.mode.store(REFUSE, SeqCst);
-        self.state.cuts.fetch_add(1, SeqCst);
-    }
-
-    /// Forwards nothing any more on the connections that there are; new ones are as before.
-    pub fn forget(&self) {
-        self.state.silences.fetch_add(1, SeqCst);
-    }
-
-    /// Forwards nothing any more.
-    pub fn silence(&self) {
-        self.state.mode.store(SILENT, SeqCst);
-        self.forget();
-    }
-
-    /// New connections are forwarded again.
-    pub fn restore(&self) {
-        self.state.mode.store(PASS, SeqCst);
-    }
-
-    /// How many connections there were.
-    pub fn accepted(&self) -> usize {
-        self.state.accepted.load(SeqCst)
-    }
-}
-
-impl State {
-    fn connect(self: &Arc<Self>, client: TcpStream, server: TcpStream) {
-        let deaf = self.mode.load(SeqCst) == SILENT;
-        let born = (self.cuts.load(SeqCst), self.silences.load(SeqCst));
-        for (from, to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
-            let state = self.clone();
-            thread::spawn(move || {
-                let _ = state.copy(&from, &to, deaf, born);
-                let _ = from.shutdown(Shutdown::Both);
-                let _ = to.shutdown(Shutdown::Both);
-            });
-        }
-    }
-
-    fn copy(
-        &self,
-        mut from: &TcpStream,
-        mut to: &TcpStream,
-        deaf: bool,
-        (cuts, silences): (u64, u64),
-    ) -> std::io::Result<()> {
-        from.set_read_timeout(Some(Duration::from_millis(20)))?;
-        to.set_nodelay(true)?;
-        let mut buffer = [0; 16 * 1024];
-        loop {
-            let read = match from.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(read) => read,
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => 0,
-                Err(e) => return Err(e),
-            };
-            if self.cuts.load(SeqCst) != cuts {
-                return Ok(());
-            }
-            if !deaf && self.silences.load(SeqCst) == silences {
-                to.write_all(&buffer[..read])?;
-            }
-        }
     }
 }

@@ -7,4 +7,6 @@ mod lease;
 mod network;
 mod permissions;
 mod pods;
+mod proxy;
+mod rights;
 mod watch;

@@ -7,7 +7,10 @@ use podgres::{
     ha::lease::Lease,
 };
 
-use crate::harness::{DEADLINE, Proxy, SOON, Space, held, run, watching};
+use crate::{
+    harness::{DEADLINE, SOON, Space, held, run, watching},
+    proxy::Proxy,
+};
 
 /// A client whose way to the API can fail, and the Lease that `holder` has.
 async fn by_proxy(space: &Space, direct: &Kubernetes, holder: &str) -> (Proxy, Kubernetes, Lease) {

@@ -43,15 +43,12 @@ pub struct Cluster {
     pub containers: Mutex<Vec<(String, String)>>,
 }
 
-/// The rules of the Role that members have, whole: `podgres manifest`'s.
+/// The rules of the Role that members have, whole: `podgres manifest`'s, which a unit test sees to.
 pub fn rules() -> Value {
-    json!([
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [NAME],
-         "verbs": ["get", "list", "watch", "patch"]},
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
-        {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}
-    ])
+    let printed = include_str!("../../examples/kubernetes/cluster.yaml");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(printed).expect("objects of a cluster with this name");
+    let role = objects.iter().find(|object| object["kind"] == "Role" && object["metadata"]["name"] == NAME);
+    role.expect("a Role")["rules"].clone()
 }
 
 impl Cluster {

@@ -68,7 +68,8 @@ fn a_token_is_its_pods_and_a_cut_is_of_one_direction() {
     let account = Api::with_token(&a.token());
     // Allowed, whether or not the members have made it by now.
     assert!(account.get(&cluster.lease_path()).err().is_none_or(|e| e.0 == 404));
-    assert!(account.get(&a.path()).is_ok());
+    let pods = format!("{CORE}/namespaces/{}/pods", cluster.namespace);
+    assert!(account.get(&pods).is_ok());
     let secrets = format!("{CORE}/namespaces/{}/secrets", cluster.namespace);
     assert_eq!(account.get(&secrets).unwrap_err().0, 403);
     assert_eq!(account.call(Method::DELETE, &b.path(), None).unwrap_err().0, 403);
@@ -99,7 +100,7 @@ fn a_token_is_its_pods_and_a_cut_is_of_one_direction() {
     assert!(a.object()["metadata"]["deletionTimestamp"].is_string());
     a.forget();
     assert!(a.object().is_null());
-    wait_for("the token to be refused", || (account.get(&b.path()).err()?.0 == 401).then_some(()));
+    wait_for("the token to be refused", || (account.get(&pods).err()?.0 == 401).then_some(()));
 }
 
 #[test]
