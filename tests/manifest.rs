@@ -10,6 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use podgres::cluster::kubernetes::RIGHTS;
 use serde_json::Value;
 
 /// What `tests/cluster/up` says to export: it starts an API server if none is up.
@@ -140,8 +141,8 @@ struct Pod {
 }
 
 impl Pod {
-    fn new() -> Self {
-        let rights = Rights::new("check");
+    fn new(what: &str) -> Self {
+        let rights = Rights::new(what);
         let config = shell("kubectl config view --raw --flatten --minify --output json", b"");
         let config: Value = serde_json::from_slice(&config.stdout).expect("a kubeconfig");
         let cluster = &config["clusters"][0]["cluster"];
@@ -194,7 +195,7 @@ impl Pod {
 
 #[test]
 fn check_says_what_a_pod_lacks() {
-    let pod = Pod::new();
+    let pod = Pod::new("check");
     // Nobody's pod: should there be a node, it has no part in this.
     let object = format!(
         r#"{{"apiVersion": "v1", "kind": "Pod",
@@ -206,9 +207,15 @@ fn check_says_what_a_pod_lacks() {
     assert!(shell("kubectl create -f -", object.as_bytes()).status.success());
     let (code, rows) = pod.check(&[]);
     assert!(code == Some(0) && rows.lines().all(|row| row.starts_with("ok ")), "{code:?}\n{rows}");
-    for expected in
-        ["db-0 at 10.0.0.7", "process 1: podgres", "leases: may get", "pods: may", "events: may", "not there"]
-    {
+    for expected in [
+        "db-0 at 10.0.0.7",
+        "process 1: podgres",
+        "leases: may get",
+        "pods: may",
+        "events: may",
+        "may nothing else",
+        "not there",
+    ] {
         assert!(rows.contains(expected), "{expected}\n{rows}");
     }
     let failed = |(code, rows): (Option<i32>, String), row: &str, words: &[&str]| {
@@ -223,6 +230,14 @@ fn check_says_what_a_pod_lacks() {
     let label = format!("kubectl --namespace {} label pod db-0 podgres.io/cluster-", pod.rights.0);
     assert!(shell(&label, b"").status.success());
     failed(pod.check(&[]), "pod", &["db-0 has not the label podgres.io/cluster=db"]);
+    let more = r#"[{"op": "add", "path": "/rules/-", "value": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}}]"#;
+    let patched = shell(&format!("kubectl --namespace {} patch role db --type json -p '{more}'", pod.rights.0), b"");
+    assert!(patched.status.success(), "{}", String::from_utf8_lossy(&patched.stderr));
+    let warned = (0..100).map(|_| pod.check(&[])).find(|(_, rows)| rows.contains("may also get secrets, which"));
+    assert!(
+        warned.is_some_and(|(_, rows)| rows.contains("warn  service account: ")),
+        "more than is needed is a warning"
+    );
     let patch = r#"[{"op": "remove", "path": "/rules/0/verbs/3"}, {"op": "remove", "path": "/rules/2"}]"#;
     let patched = shell(&format!("kubectl --namespace {} patch role db --type json -p '{patch}'", pod.rights.0), b"");
     assert!(patched.status.success(), "{}", String::from_utf8_lossy(&patched.stderr));
@@ -234,6 +249,41 @@ fn check_says_what_a_pod_lacks() {
     failed(pod.check(&[]), "Kubernetes API", &["does not accept the service account's token"]);
     pod.set_token("");
     failed(pod.check(&[]), "token", &["is empty"]);
+}
+
+/// Each verb of the Role in turn, taken out of it.
+#[test]
+fn check_names_each_verb_that_the_role_lacks() {
+    let pod = Pod::new("verbs");
+    let role = shell(&format!("kubectl --namespace {} get role db --output json", pod.rights.0), b"");
+    let role: Value = serde_json::from_slice(&role.stdout).expect("a Role");
+    for right in RIGHTS {
+        let mut lacking = role.clone();
+        for rule in lacking["rules"].as_array_mut().expect("rules") {
+            let own = rule.get("resourceNames").is_some();
+            if rule["resources"][0] == right.resource && own == right.own {
+                rule["verbs"].as_array_mut().expect("verbs").retain(|verb| verb != right.verb);
+            }
+        }
+        // A rule without verbs is none.
+        lacking["rules"].as_array_mut().expect("rules").retain(|rule| rule["verbs"][0].is_string());
+        let applied = shell(
+            &format!("kubectl --namespace {} replace --force -f -", pod.rights.0),
+            lacking.to_string().as_bytes(),
+        );
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let wanted = format!("FAIL  {}: the service account may not {}: ", right.resource, right.verb);
+        let group = format!("on {} of the API group {:?}", right.resource, right.group);
+        // The server looks at its own copy of the Role, a moment later.
+        let said = (0..20).map(|_| pod.check(&[])).find(|(_, rows)| rows.contains(&wanted));
+        let (code, rows) = said.unwrap_or_else(|| panic!("{wanted}: {}", pod.check(&[]).1));
+        assert_eq!(code, Some(78), "{rows}");
+        assert!(rows.contains(&group) && rows.contains("`podgres manifest` prints a Role"), "{rows}");
+        let of_others = |row: &&str| {
+            RIGHTS.iter().any(|r| r.resource != right.resource && row.contains(&format!("{}: ", r.resource)))
+        };
+        assert!(rows.lines().filter(of_others).all(|row| row.starts_with("ok ")), "{rows}");
+    }
 }
 
 #[test]

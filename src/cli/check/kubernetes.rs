@@ -82,6 +82,7 @@ async fn api(settings: &Settings) -> Verdicts {
         }
         verdicts.push((rights[0].resource, may(rights, &refused)));
     }
+    verdicts.push(("service account", may_beyond(kubernetes.may_beyond().await)));
     verdicts.push(("pod", pod(&kubernetes, &settings.identity).await));
     verdicts.push(("Lease", lease(&kubernetes).await));
     verdicts
@@ -98,6 +99,23 @@ fn may(rights: &[Right], refused: &[&str]) -> Verdict {
          manifest` prints a Role that allows all",
         refused.join(", ")
     ))
+}
+
+/// Whoever gets hold of the token may do this too: PostgreSQL's superuser can read it.
+fn may_beyond(more: Result<Vec<String>, Error>) -> Verdict {
+    const NAMED: usize = 5;
+    match more {
+        Ok(more) if more.is_empty() => Good("may nothing else".into()),
+        Ok(more) => {
+            let rest = more.len().saturating_sub(NAMED);
+            let and = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+            Doubtful(format!(
+                "may also {}{and}, which podgres never does: the Role that `podgres manifest` prints is enough",
+                more.into_iter().take(NAMED).collect::<Vec<_>>().join(", ")
+            ))
+        }
+        Err(error) => Doubtful(error.to_string()),
+    }
 }
 
 async fn pod(kubernetes: &Kubernetes, identity: &Identity) -> Verdict {
@@ -140,6 +158,16 @@ mod tests {
         assert!(matches!(may(&leases, &[]), Good(text) if text == "may get, list, watch, patch, create"));
         let Bad(text) = may(&leases, &["patch", "create"]) else { panic!("refused") };
         assert!(text.contains("may not patch, create") && text.contains("\"coordination.k8s.io\""), "{text}");
+    }
+
+    #[test]
+    fn what_is_too_much_is_a_warning_and_not_endless() {
+        assert!(matches!(may_beyond(Ok(Vec::new())), Good(_)));
+        let Doubtful(text) = may_beyond(Ok(vec!["delete pods".into()])) else { panic!("too much") };
+        assert!(text.starts_with("may also delete pods, which podgres never does"), "{text}");
+        let Doubtful(text) = may_beyond(Ok((0..7).map(|n| format!("get x{n}")).collect())) else { panic!("too much") };
+        assert!(text.contains("get x4 and 2 more,"), "{text}");
+        assert!(matches!(may_beyond(Err(Error::Timeout("late".into()))), Doubtful(text) if text == "late"));
     }
 
     #[test]
