@@ -54,6 +54,8 @@ pub struct Cluster {
     leading: Option<Leading>,
     confirming: confirm::Confirming,
     stuck: Option<(lifecycle::Phase, Mono)>,
+    /// Why the API could not be watched, when that was last so.
+    trouble: String,
     full_since: Option<Mono>,
     /// Whether a standby waits to be put on the record.
     hurry: tokio::sync::watch::Sender<bool>,
@@ -141,6 +143,7 @@ impl Cluster {
             leading: None,
             confirming: confirm::Confirming::default(),
             stuck: None,
+            trouble: String::new(),
             full_since: None,
             hurry: tokio::sync::watch::Sender::new(false),
             names: Names::Nobody,
@@ -220,10 +223,11 @@ impl Manager {
                 }
                 kubernetes::Seen::Fine => self.cluster_step(ha::Input::Reachable(true)),
                 kubernetes::Seen::Trouble(why) => {
-                    let news = self.cluster.as_ref().filter(|c| c.memory.silent_since.is_none());
-                    if let Some(server) = news.map(|c| c.kubernetes.server()) {
-                        tracing::warn!("the Kubernetes API at {server} cannot be used: {why}");
+                    let Some(cluster) = &mut self.cluster else { return };
+                    if cluster.memory.silent_since.is_none() {
+                        tracing::warn!("the Kubernetes API at {} cannot be used: {why}", cluster.kubernetes.server());
                     }
+                    cluster.trouble = why;
                     self.cluster_step(ha::Input::Reachable(false));
                 }
             },

@@ -132,7 +132,8 @@ impl Manager {
         let usual = matches!(memory.reason, ha::Reason::Leads(_) | ha::Reason::Follows(_));
         let mut findings: Vec<String> = (!usual).then(|| memory.reason.to_string()).into_iter().collect();
         let api_silent = memory.silent_since.map(|since| cluster.now().saturating_sub(since));
-        findings.extend(api_silent.map(|t| format!("the Kubernetes API has not answered for {} s", t.as_secs())));
+        let why = &cluster.trouble;
+        findings.extend(api_silent.map(|t| format!("for {} s the Kubernetes API cannot be used: {why}", t.as_secs())));
         findings.extend(self.who_confirms());
         findings.extend(memory.trouble.iter().map(|t| format!("the Lease could not be written: {t}")));
         Some(ClusterView {
