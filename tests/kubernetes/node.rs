@@ -278,6 +278,26 @@ fn one_apply_makes_three_streaming_members_that_hand_over_when_one_is_annotated(
     }
 }
 
+/// What the manifest mounts, as the API server and the kubelet make it: here an init container is added, as people add them.
+#[test]
+fn the_token_is_in_podgres_container_and_in_no_other_of_the_pod() {
+    const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let pods = Pods::apply(1);
+    let name = pods.settle(1).name;
+    let spec =
+        pods.api.get(&format!("{CORE}/namespaces/{}/pods/{name}", pods.namespace)).expect("the pod")["spec"].clone();
+    let has_token = |container: &Value| {
+        container["volumeMounts"].as_array().into_iter().flatten().any(|mount| mount["mountPath"] == ACCOUNT)
+    };
+    assert_eq!(spec["initContainers"].as_array().map(|all| all.iter().any(has_token)), Some(false), "{spec}");
+    assert!(has_token(&spec["containers"][0]), "{spec}");
+    let mode =
+        pods.kubectl(&["exec", &name, "--", "stat", "--dereference", "--format=%a", &format!("{ACCOUNT}/token")]);
+    assert!(["600", "640"].contains(&mode.trim()), "{mode}");
+    let check = pods.kubectl(&["exec", &name, "--", "podgres", "check"]);
+    assert!(check.contains("ok    token: ") && check.contains("ok    service account: may nothing else"), "{check}");
+}
+
 #[test]
 fn a_primary_whose_pod_is_deleted_hands_over_and_comes_back_as_a_standby() {
     let pods = Pods::apply(3);

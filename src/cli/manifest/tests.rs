@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{Container, PodSpec, Probe, Secret, Service},
+    core::v1::{Container, PodSpec, Probe, Secret, Service, ServiceAccount, VolumeProjection},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
     rbac::v1::{Role, RoleBinding},
@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     cluster::kubernetes::RIGHTS,
-    settings::{Settings, kubernetes::POD_VARIABLES},
+    settings::{
+        Settings,
+        kubernetes::{POD_VARIABLES, TOKEN},
+    },
 };
 
 fn text(arguments: &[&str]) -> Result<String, String> {
@@ -150,7 +153,8 @@ fn the_pods_fit_the_restricted_standard() {
         assert!(context.privileged.is_none());
     }
     for volume in pod.volumes.unwrap() {
-        assert!(volume.host_path.is_none() && (volume.empty_dir.is_some() || volume.config_map.is_some()));
+        assert!(volume.host_path.is_none());
+        assert!(volume.empty_dir.is_some() || volume.config_map.is_some() || volume.projected.is_some());
     }
 }
 
@@ -158,13 +162,33 @@ fn the_pods_fit_the_restricted_standard() {
 fn what_postgresql_writes_to_is_mounted() {
     let paths: Vec<_> = container(&[]).volume_mounts.unwrap().into_iter().map(|m| m.mount_path).collect();
     let expected = ["/var/lib/postgresql", "/etc/podgres", "/run/podgres", "/var/run/postgresql", "/tmp", "/dev/shm"];
-    assert_eq!(paths, expected);
+    assert_eq!(paths[..expected.len()], expected);
     let memory = |name: &str| {
         let volumes = pod(&[]).volumes.unwrap();
         let volume = volumes.into_iter().find(|v| v.name == name).unwrap();
         volume.empty_dir.unwrap().medium
     };
     assert_eq!(memory("shm").as_deref(), Some("Memory"));
+}
+
+/// By nobody else: neither by default, nor in a container that somebody adds.
+#[test]
+fn the_token_is_mounted_where_podgres_looks_for_it_and_nowhere_else() {
+    let account: ServiceAccount = object(&[], "ServiceAccount", "db");
+    let pod = pod(&[]);
+    assert_eq!(
+        (account.automount_service_account_token, pod.automount_service_account_token),
+        (Some(false), Some(false))
+    );
+    let tokens = |sources: Vec<VolumeProjection>| sources.into_iter().find_map(|source| source.service_account_token);
+    let volumes = pod.volumes.unwrap().into_iter();
+    let with_token = volumes.filter_map(|v| Some((v.name, tokens(v.projected?.sources?)?)));
+    let [(volume, token)] = with_token.collect::<Vec<_>>().try_into().unwrap();
+    // An hour is also what pods get by default; the kubelet renews it from 80 % on.
+    assert_eq!((token.path.as_str(), token.expiration_seconds, token.audience), ("token", Some(3600), None));
+    let mounts = container(&[]).volume_mounts.unwrap().into_iter();
+    let [mount] = mounts.filter(|mount| mount.name == volume).collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!((format!("{}/token", mount.mount_path), mount.read_only), (TOKEN.into(), Some(true)));
 }
 
 #[test]
