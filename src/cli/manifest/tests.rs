@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+mod network;
+
 fn text(arguments: &[&str]) -> Result<String, String> {
     let all = [&["manifest"], arguments].concat();
     print(&command().try_get_matches_from(all).map_err(|e| e.to_string())?)
