@@ -9,4 +9,5 @@ mod permissions;
 mod pods;
 mod proxy;
 mod rights;
+mod tls;
 mod watch;

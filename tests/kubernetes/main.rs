@@ -31,6 +31,7 @@ mod api_server;
 mod bootstrap;
 mod busy;
 mod commands;
+mod credentials;
 mod failover;
 mod failsafe;
 mod fencing;

@@ -273,7 +273,21 @@ impl<'c> Member<'c> {
 
     /// Another token, of the same pod, in its file.
     pub fn renew_token(&self) {
-        self.pod.account.put("token", 0o644, &token(self.cluster, &self.name, &self.pod.uid));
+        self.exchange("token", &token(self.cluster, &json!({"kind": "Pod", "name": self.name, "uid": self.pod.uid})));
+    }
+
+    /// A token in its file that lives as long as a Secret.
+    pub fn bind_token(&self, secret: &Value) {
+        let metadata = &secret["metadata"];
+        let to = json!({"kind": "Secret", "name": metadata["name"], "uid": metadata["uid"]});
+        self.exchange("token", &token(self.cluster, &to));
+    }
+
+    /// Exchanges a file of its service account in one step, as a kubelet does.
+    pub fn exchange(&self, file: &str, text: &str) {
+        let account = &self.pod.account;
+        account.put("next", 0o644, text);
+        std::fs::rename(account.path().join("next"), account.path().join(file)).expect("the file can be exchanged");
     }
 
     /// The API server as the member finds it, with its token.
@@ -305,7 +319,7 @@ impl Pod {
             "conditions": [{"type": "Ready", "status": "False"}]
         }});
         cluster.api.patch(&format!("{pods}/{name}/status"), &status);
-        let token = token(cluster, name, &uid);
+        let token = token(cluster, &json!({"kind": "Pod", "name": name, "uid": uid}));
         let files = [("token", token.as_str()), ("ca.crt", &cluster.server.2), ("namespace", &cluster.namespace)];
         Self {
             uid,
@@ -359,14 +373,15 @@ impl Pod {
     }
 }
 
-/// A token bound to the pod.
-fn token(cluster: &Cluster, pod: &str, uid: &str) -> String {
+/// A token that lives as long as this object.
+fn token(cluster: &Cluster, bound: &Value) -> String {
+    let mut bound = bound.clone();
+    bound["apiVersion"] = json!("v1");
     let path = format!("{CORE}/namespaces/{}/serviceaccounts/{NAME}/token", cluster.namespace);
     let request = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
         "spec": {
-            "audiences": [], "expirationSeconds": 3600,
-            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid}
+            "audiences": [], "expirationSeconds": 3600, "boundObjectRef": bound
         }
     });
     cluster.api.create(&path, &request)["status"]["token"].as_str().expect("a token").to_string()

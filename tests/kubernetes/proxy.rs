@@ -29,6 +29,12 @@ impl Proxy {
         Self { files, address, server, network, container }
     }
 
+    /// Makes the certificate that it has from the next [`Proxy::rules`] on, and answers with it: it is its own authority.
+    pub fn next_certificate(&self) -> String {
+        certificate(&self.files, self.address);
+        std::fs::read_to_string(self.files.path().join("api.crt")).expect("the certificate")
+    }
+
     /// From now on with these rules of HAProxy's in its frontend. Connections are broken off.
     pub fn rules(&mut self, rules: &str) {
         docker(&["rm", "--force", &self.container.name]);
