@@ -17,6 +17,9 @@
 #[path = "../containers/harness.rs"]
 mod harness;
 
+#[path = "../api/policy.rs"]
+mod policy;
+
 mod api;
 mod client;
 mod cluster;
@@ -27,6 +30,7 @@ mod member;
 mod network;
 mod proxy;
 
+mod admission;
 mod api_server;
 mod bootstrap;
 mod busy;
