@@ -247,4 +247,6 @@ fn wanted(good: bool, text: &str, what: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
+mod restricted;
+#[cfg(test)]
 mod tests;

@@ -38,7 +38,7 @@ fn object<T: DeserializeOwned>(arguments: &[&str], kind: &str, name: &str) -> T 
     serde_json::from_value(found).unwrap()
 }
 
-fn stateful_set(arguments: &[&str]) -> StatefulSet {
+pub(super) fn stateful_set(arguments: &[&str]) -> StatefulSet {
     object(arguments, "StatefulSet", "db")
 }
 
@@ -136,28 +136,6 @@ fn the_pods_labels_are_what_everything_selects() {
     assert_eq!(budget.spec.unwrap().selector.unwrap().match_labels, labels);
     let policy: NetworkPolicy = object(&[], "NetworkPolicy", "db");
     assert_eq!(policy.spec.unwrap().pod_selector.unwrap().match_labels, labels);
-}
-
-/// <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>
-#[test]
-fn the_pods_fit_the_restricted_standard() {
-    let pod = pod(&[]);
-    let context = pod.security_context.unwrap();
-    assert_eq!((context.run_as_non_root, context.run_as_user), (Some(true), Some(999)));
-    assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
-    assert_eq!((pod.host_network, pod.host_pid, pod.host_ipc, pod.share_process_namespace), (None, None, None, None));
-    assert!(pod.init_containers.is_none());
-    for container in pod.containers {
-        let context = container.security_context.unwrap();
-        assert_eq!(context.allow_privilege_escalation, Some(false));
-        assert_eq!(context.capabilities.unwrap().drop, Some(vec!["ALL".into()]));
-        assert_eq!(context.read_only_root_filesystem, Some(true));
-        assert!(context.privileged.is_none());
-    }
-    for volume in pod.volumes.unwrap() {
-        assert!(volume.host_path.is_none());
-        assert!(volume.empty_dir.is_some() || volume.config_map.is_some() || volume.projected.is_some());
-    }
 }
 
 #[test]
