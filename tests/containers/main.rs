@@ -21,6 +21,7 @@ mod crashes;
 mod examples;
 mod haproxy;
 mod harness;
+mod image;
 mod locks;
 mod log_lines;
 #[path = "../../src/tls/made.rs"]
