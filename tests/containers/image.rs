@@ -40,9 +40,9 @@ fn nothing_is_left_of_how_the_image_was_made() {
         "find / -xdev -newermt \"$(stat -c @%Y /var/lib/dpkg/status)\" -type f ! -path '/etc/host*' ! -path /etc/resolv.conf",
     ];
     for major in majors() {
-        for script in nothing {
-            assert_eq!(lines(major, "0", script), [""; 0], "{script}");
-        }
+        let left = nothing.map(|script| (script, lines(major, "0", script)));
+        let left: Vec<_> = left.iter().filter(|(_, lines)| !lines.is_empty()).collect();
+        assert!(left.is_empty(), "{left:#?}");
     }
 }
 
