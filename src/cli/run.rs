@@ -86,6 +86,7 @@ pub(super) fn main(arguments: Vec<String>) -> ExitCode {
     if let Invocation::Other(command) = invocation {
         return execute(Command::new(&command[0]).args(&command[1..]));
     }
+    pid1::hidden::hide();
     let settings = match Settings::load(&flags, &environment()) {
         Ok(settings) => settings,
         Err(error) => return fail(EX_CONFIG, error),

@@ -3,6 +3,7 @@
 
 pub mod children;
 pub mod fence;
+pub mod hidden;
 pub mod runner;
 pub mod signals;
 pub mod termination;

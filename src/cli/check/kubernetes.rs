@@ -33,13 +33,14 @@ fn process_1() -> Verdict {
                         hostPID and shareProcessNamespace from the pod, and let the container's command be podgres itself, \
                         not a shell or another init that runs it";
     let file = |path: &str| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    let name = |path: &str| fs::read_to_string(path).unwrap_or_default().trim_end().to_string();
+    let (one, own) = (name("/proc/1/comm"), name("/proc/self/comm"));
     match (std::process::id(), file("/proc/1/exe"), file("/proc/self/exe")) {
         (1, ..) => Good("podgres".into()),
         (_, Some(one), Some(own)) if one == own => Good("podgres".into()),
-        _ => {
-            let name = fs::read_to_string("/proc/1/comm").unwrap_or_default();
-            Bad(format!("is {}, not podgres: {CURE}", if name.is_empty() { "unknown" } else { name.trim_end() }))
-        }
+        // A manager that runs lets nobody see its file ([`crate::pid1::hidden`]), and everybody its name.
+        (_, None, Some(_)) if one == own => Good("podgres".into()),
+        _ => Bad(format!("is {}, not podgres: {CURE}", if one.is_empty() { "unknown" } else { one.as_str() })),
     }
 }
 
