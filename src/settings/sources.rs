@@ -142,7 +142,7 @@ fn from_file(path: &std::path::Path) -> Result<Vec<(&'static str, String)>, Erro
         }
         Err(e) => return Err(failed(e.to_string())),
     };
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| failed(e.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| failed(without_its_line(&text, &e)))?;
     let mut found = Vec::new();
     for (key, value) in table {
         let Some(setting) = lookup(&key) else {
@@ -157,6 +157,12 @@ fn from_file(path: &std::path::Path) -> Result<Vec<(&'static str, String)>, Erro
         found.push((setting.name, text));
     }
     Ok(found)
+}
+
+/// What is wrong and in which line. The line itself, which may have a password in it, is not shown.
+fn without_its_line(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 /// Takes the settings' flags off the front of `podgres run`'s arguments; the rest is the command.
@@ -222,5 +228,15 @@ mod tests {
         let text = split(&["--shutdown-timout", "1s"]).unwrap_err().to_string();
         assert!(text.contains("shutdown-timeout"), "{text}");
         assert_eq!(split(&["--run-dir"]).unwrap_err(), Error::Missing("run-dir"));
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_is_not_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for wrong in ["a = 1\nreplication-password = hush\n", "\nreplication-password = \"hush\n", "\nhush = 'a'b"] {
+            std::fs::write(file.path(), wrong).unwrap();
+            let text = from_file(file.path()).unwrap_err().to_string();
+            assert!(text.contains("line 2") && !text.contains("hush"), "{text}");
+        }
     }
 }

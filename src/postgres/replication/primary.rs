@@ -139,6 +139,7 @@ async fn make_role(client: &Client, user: &str, password: &Secret) -> Result<boo
         return Ok(false);
     }
     if !exists {
+        client.batch_execute(UNSEEN).await?;
         let verifier = verifier(password);
         client.batch_execute(&format!("create role {name} replication login password '{verifier}'")).await?;
     } else if !able {
@@ -154,6 +155,7 @@ async fn make_role(client: &Client, user: &str, password: &Secret) -> Result<boo
 async fn set_password(client: &Client, user: &str, password: &Secret) -> Result<(), sql::Error> {
     let found = client.query_opt("select from pg_roles where rolname = $1 and not rolsuper", &[&user]).await?;
     if found.is_some() {
+        client.batch_execute(UNSEEN).await?;
         client.batch_execute(&format!("alter role {} password '{}'", quoted(user), verifier(password))).await?;
     }
     Ok(())
@@ -168,6 +170,13 @@ const REWIND_FUNCTIONS: [&str; 4] = [
 ];
 const MAY_REWIND: &str =
     "select has_function_privilege($1, 'pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)', 'execute')";
+
+/// What comes next in this session has a verifier in it, which shows nobody the password, but lets whoever reads the log try
+/// as many as they like, and play the server. So nothing writes it down: the log, with whatever reason, `pg_stat_activity`,
+/// `pg_stat_statements`.
+const UNSEEN: &str = "set log_statement = 'none'; set log_min_duration_statement = -1; set log_min_duration_sample = -1; \
+    set log_transaction_sample_rate = 0; set log_min_error_statement = 'panic'; set track_activities = off; \
+    set pg_stat_statements.track_utility = off";
 
 /// What PostgreSQL stores of a password, so that the password itself is in no statement that a log may show.
 fn verifier(password: &Secret) -> String {
