@@ -66,14 +66,13 @@ pub async fn serve_http(listen: Listen, api: Api, certificates: Option<Certifica
         Err(error) => return Err(error),
     };
     let all = read_only(api.clone()).merge(questions(api.clone()));
-    let answers = match certificates {
-        Some(certificates) => {
-            let without = without_tls(api, certificates.borrow().only);
-            Answers::tls(all, certificates, without)
-        }
-        None => Answers::plain(all),
-    };
-    tokio::task::spawn_local(serve::serve(listener, answers));
+    let tls = certificates.map(|certificates| {
+        let without = without_tls(api, certificates.borrow().only);
+        (certificates, without)
+    });
+    let answers = Answers { all, tls };
+    let answer = move |stream, asks| serve::answer_by_tls(stream, answers.clone(), asks);
+    tokio::task::spawn_local(serve::serve(async move || Ok(listener.accept().await?.0), answer));
     Ok(())
 }
 
@@ -129,7 +128,9 @@ pub fn serve_control(path: &Path, api: Api) -> Result<(), Error> {
             .route("/settings", get(commands::settings))
             .with_state(api),
     );
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    // Its owner's processes are not all as good as `podgres`, and a probe may be one of them.
+    let answer = move |stream, asks| serve::answer(stream, router.clone(), asks);
+    tokio::task::spawn_local(serve::serve(async move || Ok(listener.accept().await?.0), answer));
     Ok(())
 }
 

@@ -1,18 +1,31 @@
 //! Connections within limits. Whoever can reach the port must not be able to use up the manager's memory, or to keep a
 //! probe from being answered: a request has to arrive soon and be small, a connection ends some time, and of too many the
-//! oldest gives way. A probe is answered within milliseconds, so the oldest are those of clients that are slow on purpose.
+//! oldest gives way that has not said all that it wants, or does not read its answer. Those are clients that are slow on
+//! purpose: a probe says all in one packet, and is answered within milliseconds.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
-
-use axum::{Router, body::Body, extract::DefaultBodyLimit};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    convert::Infallible,
+    io,
+    rc::Rc,
+    time::Duration,
 };
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, StatusCode},
+    response::{IntoResponse, Response},
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    task::{AbortHandle, spawn_local},
+    net::TcpStream,
+    task::{AbortHandle, spawn_local, yield_now},
+    time::timeout,
 };
 use tower::ServiceExt;
 
@@ -20,15 +33,15 @@ use crate::tls::{self, Certificates};
 
 /// So many connections at a time. Each has a buffer of a few kilobytes.
 const MOST: usize = 64;
-/// The head of a request, and before it what TLS has to say, arrives within this time, counted from the connection's beginning or the last answer. Clients that
-/// keep connections open longer make new ones.
+/// The head of a request, and before it what TLS has to say, arrives within this time, counted from the connection's beginning or the last answer, and its body
+/// within the same again. Clients that keep connections open longer make new ones.
 const HEAD: Duration = Duration::from_secs(5);
 /// The head of a request is at most this long, as with most servers.
 const HEAD_BYTES: usize = 8 * 1024;
 /// Nobody sends more to a member than this.
 const BODY_BYTES: usize = 16 * 1024;
-/// A connection may go on for so long: the slowest body, and the slowest reader of an answer.
-const CONNECTION: Duration = Duration::from_secs(60);
+/// A connection may go on for so long, longer than any command: the slowest reader of an answer.
+const CONNECTION: Duration = Duration::from_secs(120);
 /// After an error of `accept`, such as too many open files, which goes away when others end.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,37 +49,37 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) struct Answers {
     /// To whom comes by TLS, if there are certificates, and else to everybody.
-    all: Router,
+    pub(super) all: Router,
     /// TLS, and what is answered to whom comes without.
-    tls: Option<(Certificates, Router)>,
+    pub(super) tls: Option<(Certificates, Router)>,
 }
 
-impl Answers {
-    pub(super) fn plain(all: Router) -> Self {
-        Self { all: all.layer(DefaultBodyLimit::max(BODY_BYTES)), tls: None }
-    }
+/// While a whole request of a connection is being answered.
+pub(super) type Asks = Rc<Cell<bool>>;
 
-    pub(super) fn tls(all: Router, certificates: Certificates, without: Router) -> Self {
-        let without = without.layer(DefaultBodyLimit::max(BODY_BYTES));
-        Self { tls: Some((certificates, without)), ..Self::plain(all) }
-    }
-}
-
-/// Serves every connection of `listener`, for ever.
-pub(super) async fn serve(listener: TcpListener, answers: Answers) {
+/// Serves every connection that `accept` gives, for ever, by `answer`.
+pub(super) async fn serve<S, F: Future<Output = ()> + 'static>(
+    accept: impl AsyncFn() -> io::Result<S>,
+    answer: impl Fn(S, Asks) -> F,
+) {
     let connections = Connections::default();
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => connections.add(connection(stream, answers.clone())),
+        match accept().await {
+            Ok(stream) => {
+                let asks = Asks::default();
+                connections.add(asks.clone(), answer(stream, asks));
+                // What it has said already is read before it counts among those that say nothing.
+                yield_now().await;
+            }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }
 
-/// What went wrong was the client's doing, and it knows.
-async fn connection(stream: TcpStream, answers: Answers) {
+/// [`answer`], over TLS where there are certificates. What went wrong was the client's doing, and it knows.
+pub(super) async fn answer_by_tls(stream: TcpStream, answers: Answers, asks: Asks) {
     let Answers { all, tls } = answers;
-    let Some((certificates, without)) = tls else { return answer(stream, all).await };
+    let Some((certificates, without)) = tls else { return answer(stream, all, asks).await };
     let begun = async {
         match tls::is_hello(&stream).await {
             Ok(true) => tls::accept(&certificates, stream).await.ok().map(Ok),
@@ -74,19 +87,41 @@ async fn connection(stream: TcpStream, answers: Answers) {
             Err(_) => None,
         }
     };
-    match tokio::time::timeout(HEAD, begun).await {
-        Ok(Some(Ok(stream))) => answer(stream, all).await,
-        Ok(Some(Err(stream))) => answer(stream, without).await,
+    match timeout(HEAD, begun).await {
+        Ok(Some(Ok(stream))) => answer(stream, all, asks).await,
+        Ok(Some(Err(stream))) => answer(stream, without, asks).await,
         Ok(None) | Err(_) => {}
     }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router) {
-    let service = router.map_request(|request: hyper::Request<hyper::body::Incoming>| request.map(Body::new));
+/// Answers one connection.
+pub(super) async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, asks: Asks) {
+    let service = service_fn(async |request: Request<Incoming>| {
+        let request = match whole(request).await {
+            Ok(request) => request,
+            Err(status) => return Ok::<_, Infallible>(status.into_response()),
+        };
+        asks.set(true);
+        let answer: Result<Response, Infallible> = router.clone().oneshot(request).await;
+        asks.set(false);
+        answer
+    });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    let _ = tokio::time::timeout(CONNECTION, connection).await;
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    // What went wrong was the client's doing, and it knows.
+    let _ = timeout(CONNECTION, connection).await;
+}
+
+/// The request with its body, which has to be short and to arrive.
+async fn whole(request: Request<Incoming>) -> Result<Request<Body>, StatusCode> {
+    let (head, body) = request.into_parts();
+    match timeout(HEAD, Limited::new(body, BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body.to_bytes()))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(_)) => Err(StatusCode::BAD_REQUEST),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
+    }
 }
 
 /// Those that are open, the oldest first.
@@ -96,25 +131,27 @@ struct Connections(Rc<RefCell<Open>>);
 #[derive(Default)]
 struct Open {
     next: u64,
-    tasks: BTreeMap<u64, AbortHandle>,
+    tasks: BTreeMap<u64, (Asks, AbortHandle)>,
 }
 
 impl Connections {
-    fn add(&self, connection: impl Future<Output = ()> + 'static) {
+    fn add(&self, asks: Asks, connection: impl Future<Output = ()> + 'static) {
         let mut open = self.0.borrow_mut();
         let number = open.next;
         open.next += 1;
-        if open.tasks.len() >= MOST
-            && let Some((_, oldest)) = open.tasks.pop_first()
-        {
-            oldest.abort();
+        if open.tasks.len() >= MOST {
+            let idle = open.tasks.iter().find(|(_, (asks, _))| !asks.get()).map(|(number, _)| *number);
+            let oldest = idle.or_else(|| open.tasks.keys().next().copied());
+            if let Some((_, task)) = oldest.and_then(|number| open.tasks.remove(&number)) {
+                task.abort();
+            }
         }
         let all = self.clone();
         let task = spawn_local(async move {
             connection.await;
             all.0.borrow_mut().tasks.remove(&number);
         });
-        open.tasks.insert(number, task.abort_handle());
+        open.tasks.insert(number, (asks, task.abort_handle()));
     }
 }
 
@@ -123,7 +160,8 @@ mod tests {
     use axum::routing::{get, post};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
+        net::{TcpListener, TcpStream},
+        sync::Notify,
         task::LocalSet,
     };
 
@@ -134,11 +172,16 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new()
             .route("/livez", get(async || "ok"))
+            .route("/waits", get(async || SLOW.notified().await))
             .route("/vote", post(async |body: axum::body::Bytes| body.len().to_string()));
         let all = LocalSet::new();
-        all.spawn_local(serve(listener, Answers::plain(router)));
+        let answered = move |stream: TcpStream, asks| answer(stream, router.clone(), asks);
+        all.spawn_local(serve(async move || Ok(listener.accept().await?.0), answered));
         all.run_until(test(address)).await
     }
+
+    /// What a probe waits for that takes longer than the others.
+    static SLOW: Notify = Notify::const_new();
 
     async fn ask(address: std::net::SocketAddr, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -168,6 +211,42 @@ mod tests {
             last.write_all(b"a: b\r\nconnection: close\r\n\r\n").await.unwrap();
             last.read_to_end(&mut rest).await.unwrap();
             assert!(String::from_utf8_lossy(&rest).ends_with("ok"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_is_being_answered_does_not_give_way() {
+        with_server(async |address| {
+            let mut probe = TcpStream::connect(address).await.unwrap();
+            probe.write_all(b"GET /waits HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut slow = Vec::new();
+            for _ in 0..2 * MOST {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(b"POST /vote HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx").await.unwrap();
+                slow.push(stream);
+            }
+            // The first of them was closed, so all were seen.
+            let mut answer = Vec::new();
+            let _ = slow[0].read_to_end(&mut answer).await;
+            SLOW.notify_one();
+            let answered = timeout(Duration::from_secs(10), probe.read_to_end(&mut answer)).await.unwrap();
+            assert!(answered.is_ok() && answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_ends_the_question() {
+        with_server(async |address| {
+            let begun = tokio::time::Instant::now();
+            let head = b"POST /vote HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 9\r\n\r\nx";
+            let answer = ask(address, head).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 408") && begun.elapsed() <= HEAD * 2,
+                "{answer} {:?}",
+                begun.elapsed()
+            );
         })
         .await;
     }
