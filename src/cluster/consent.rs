@@ -11,7 +11,8 @@ use crate::{ha::record::Copy, settings::official::Secret};
 /// Where.
 pub const DOOR: Door = Door { path: "/failsafe", asked: "failsafe", answered: "consented", deadline: peer::DEADLINE };
 
-/// The question. Overheard and asked again it binds the one that it is for once more, to the same leader.
+/// The question. It names the very start of the manager that it is for, which answers to it once: asked again for a leader
+/// that is dead it would hold back the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Question {

@@ -1,6 +1,7 @@
 //! Where the cluster's state comes from and goes to.
 
 pub mod consent;
+pub mod fresh;
 pub mod identity;
 pub mod kubernetes;
 pub mod notes;

@@ -1,12 +1,13 @@
-//! Questions between members that change something (`POST`): both sides prove that they are members, and an answer is to one
-//! question only.
+//! Questions between members that change something (`POST`): both sides prove that they are members, an answer is to one
+//! question only, and a question is asked now ([`super::fresh`]): first comes a challenge, and then the answer.
 
 use std::{net::SocketAddr, time::Duration};
 
-use hyper::{Request, StatusCode, body::Bytes};
+use hyper::{HeaderMap, Request, StatusCode, body::Bytes, header::HeaderValue};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    fresh,
     peer::{self, Error, Line},
     proof,
 };
@@ -24,12 +25,45 @@ pub struct Door {
     pub deadline: Duration,
 }
 
-/// The question that a request of these bytes asks.
+/// A question as it came.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// The request's body.
+    pub body: Vec<u8>,
+    /// The challenge that it is to answer; empty: none.
+    pub challenge: String,
+    /// Its proof.
+    pub proof: String,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It is to be asked again, with this challenge in its proof.
+    Challenged(String),
+    /// For people.
+    Refused(String),
+}
+
+impl From<String> for Unanswered {
+    fn from(why: String) -> Self {
+        Self::Refused(why)
+    }
+}
+
+/// What is proven of a question.
+fn said(challenge: &str, body: &[u8]) -> Vec<u8> {
+    // Members of an earlier version know of no challenge. Whoever does accepts no question without one.
+    if challenge.is_empty() { body.to_vec() } else { [challenge.as_bytes(), b"\n", body].concat() }
+}
+
+/// The question that this one asks, whose challenge is a fresh one.
 ///
 /// # Errors
 /// It is nobody's who knows the password, or none.
-pub fn read<Q: DeserializeOwned>(door: &Door, password: &Secret, body: &[u8], proof: &str) -> Result<Q, String> {
-    if !proof::is_right(password, door.asked, body, proof) {
+pub fn read<Q: DeserializeOwned>(door: &Door, password: &Secret, asked: &Asked) -> Result<Q, String> {
+    let Asked { body, challenge, proof } = asked;
+    if challenge.is_empty() || !proof::is_right(password, door.asked, &said(challenge, body), proof) {
         return Err("a member of the cluster is to ask this, who knows the password of replication".into());
     }
     serde_json::from_slice(body).map_err(|e| format!("this is no question for {}: {e}", door.path))
@@ -75,19 +109,30 @@ async fn ask_at<A: DeserializeOwned>(
     question: &impl Serialize,
 ) -> Result<A, String> {
     let socket: SocketAddr = address.parse().map_err(|_| Error::NotAnAddress(address.into()).to_string())?;
-    let body = serde_json::to_vec(question).map_err(|e| e.to_string())?;
-    let proof = proof::of(password, door.asked, &body);
-    let request = Request::post(door.path).header(proof::HEADER, proof).header("content-type", "application/json");
-    let (status, headers, body) = peer::send(line, socket, request, Bytes::from(body)).await.map_err(|e| match e {
-        Error::Connect { .. } => "it cannot be reached".to_string(),
-        other => other.to_string(),
-    })?;
+    let question = Bytes::from(serde_json::to_vec(question).map_err(|e| e.to_string())?);
+    let header = |headers: &HeaderMap, name| {
+        headers.get(name).and_then(|h: &HeaderValue| h.to_str().ok()).unwrap_or_default().to_string()
+    };
+    let send = async |challenge: &str| {
+        let proof = proof::of(password, door.asked, &said(challenge, &question));
+        let request = Request::post(door.path).header(proof::HEADER, proof).header(fresh::HEADER, challenge);
+        let request = request.header("content-type", "application/json");
+        peer::send(line, socket, request, question.clone()).await.map_err(|e| match e {
+            // What TLS has against it says more.
+            Error::Connect { source, .. } if source.get_ref().is_none() => "it cannot be reached".to_string(),
+            other => other.to_string(),
+        })
+    };
+    let (mut status, mut headers, mut body) = send("").await?;
+    if status == StatusCode::PRECONDITION_REQUIRED {
+        (status, headers, body) = send(&header(&headers, fresh::HEADER)).await?;
+    }
     let text = String::from_utf8_lossy(&body);
     if status != StatusCode::OK {
         return Err(text.lines().next().unwrap_or_default().chars().take(200).collect());
     }
-    let proof = headers.get(proof::HEADER).and_then(|p| p.to_str().ok()).unwrap_or_default();
-    if !proof::is_right(password, door.answered, format!("{nonce}\n{text}").as_bytes(), proof) {
+    let proof = header(&headers, proof::HEADER);
+    if !proof::is_right(password, door.answered, format!("{nonce}\n{text}").as_bytes(), &proof) {
         return Err("who answers does not know the password of replication".into());
     }
     serde_json::from_slice(&body).map_err(|e| format!("what it answers makes no sense: {e}"))
@@ -102,10 +147,22 @@ mod tests {
         let door = Door { path: "/x", asked: "x", answered: "y", deadline: Duration::from_secs(1) };
         let password = Secret::new("hush");
         let body = serde_json::to_vec("question").unwrap();
-        let proof = proof::of(&password, "x", &body);
-        assert_eq!(read::<String>(&door, &password, &body, &proof), Ok("question".into()));
-        assert!(read::<String>(&door, &Secret::new("other"), &body, &proof).is_err());
-        assert!(read::<String>(&door, &password, &body, "").is_err());
-        assert!(read::<String>(&door, &password, &body, &proof::of(&password, "y", &body)).is_err());
+        let proven = |challenge: &str, purpose: &str| Asked {
+            proof: proof::of(&password, purpose, &said(challenge, &body)),
+            challenge: challenge.into(),
+            body: body.clone(),
+        };
+        let good = proven("7.a.b", "x");
+        assert_eq!(read::<String>(&door, &password, &good), Ok("question".into()));
+        assert!(read::<String>(&door, &Secret::new("other"), &good).is_err());
+        for other in [
+            Asked { proof: String::new(), ..good.clone() },
+            Asked { challenge: "8.a.b".into(), ..good.clone() },
+            Asked { body: b"\"questioN\"".to_vec(), ..good.clone() },
+            proven("7.a.b", "y"),
+            proven("", "x"),
+        ] {
+            assert!(read::<String>(&door, &password, &other).is_err(), "{other:?}");
+        }
     }
 }

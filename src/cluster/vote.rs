@@ -13,8 +13,8 @@ use crate::{ha::votes::Vote, settings::official::Secret};
 /// Where. A vote takes a reload, the end of a process and a look into `pg_wal`.
 pub const DOOR: Door = Door { path: "/vote", asked: "vote", answered: "voted", deadline: Duration::from_secs(5) };
 
-/// The question. Whoever overhears it can use it for nothing else: it names the term and the very start of the manager that
-/// it is for.
+/// The question. Whoever overhears it can use it for nothing: it names the term and the very start of the manager that it is
+/// for, which answers to it once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Question {

@@ -11,7 +11,11 @@ use tokio::sync::oneshot;
 
 use super::Api;
 use crate::{
-    cluster::{consent, proof, proven::Door, vote},
+    cluster::{
+        consent, fresh, proof,
+        proven::{Asked, Door, Unanswered},
+        vote,
+    },
     manager::{Event, MemberAsked},
 };
 
@@ -27,13 +31,14 @@ pub(super) async fn failsafe(State(api): State<Api>, headers: HeaderMap, body: B
 }
 
 async fn ask(api: &Api, door: &Door, event: fn(MemberAsked) -> Event, headers: &HeaderMap, body: &Bytes) -> Response {
-    let proof = headers.get(proof::HEADER).and_then(|p| p.to_str().ok()).unwrap_or_default().to_string();
+    let header = |name| headers.get(name).and_then(|h| h.to_str().ok()).unwrap_or_default().to_string();
+    let (proof, challenge) = (header(proof::HEADER), header(fresh::HEADER));
     let refused = |status: StatusCode, why: String| (status, why + "\n").into_response();
     if proof.is_empty() || body.len() > LONGEST {
         return refused(StatusCode::FORBIDDEN, "a member of the cluster is to ask this".into());
     }
     let (reply, answer) = oneshot::channel();
-    let asked = MemberAsked { body: body.to_vec(), proof, reply };
+    let asked = MemberAsked { asked: Asked { body: body.to_vec(), challenge, proof }, reply };
     let answered = async {
         api.send(event(asked)).await;
         answer.await
@@ -41,7 +46,11 @@ async fn ask(api: &Api, door: &Door, event: fn(MemberAsked) -> Event, headers: &
     // Whoever asks has given up by then.
     match tokio::time::timeout(door.deadline, answered).await {
         Ok(Ok(Ok((text, proof)))) => ([(proof::HEADER, proof)], text).into_response(),
-        Ok(Ok(Err(why))) => refused(StatusCode::CONFLICT, why),
+        Ok(Ok(Err(Unanswered::Challenged(challenge)))) => {
+            let text = "ask again, with this challenge in the proof\n";
+            (StatusCode::PRECONDITION_REQUIRED, [(fresh::HEADER, challenge)], text).into_response()
+        }
+        Ok(Ok(Err(Unanswered::Refused(why)))) => refused(StatusCode::CONFLICT, why),
         Ok(Err(_)) => refused(StatusCode::NOT_FOUND, "this server is a member of no cluster that asks for this".into()),
         Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "not yet: it takes longer than who asks waits".into()),
     }

@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use super::{Event, Manager, handover, standby};
 use crate::{
     cluster::{
+        fresh::Challenges,
         kubernetes::{self, Kubernetes},
         notes::Notes,
     },
@@ -46,6 +47,8 @@ pub struct Cluster {
     /// What of them the look at a source wants to know.
     noted: Noted,
     begun: Boottime,
+    /// For those who ask something that changes something.
+    challenges: Challenges,
     system_id: Option<u64>,
     /// Where the own PostgreSQL is reached: this address, and its port.
     ip: String,
@@ -111,6 +114,7 @@ impl Cluster {
         instance: String,
     ) -> Self {
         let identity = &settings.identity;
+        let challenges = Challenges::of(&instance);
         let config = ha::Config {
             pod: identity.pod.clone(),
             uid: identity.uid.clone(),
@@ -137,6 +141,7 @@ impl Cluster {
             notes,
             noted: Noted::default(),
             begun: boottime(),
+            challenges,
             system_id: None,
             ip: identity.ip.clone(),
             port: DEFAULT_PORT,

@@ -140,6 +140,6 @@ fn nobody_but_a_member_is_promised_anything() {
         );
         client::request(members[1 - p].address(), Duration::from_secs(5), &request).0
     };
-    assert_eq!((ask(""), ask("podgres-proof: 00\r\n")), (403, 409));
+    assert_eq!((ask(""), ask("podgres-proof: 00\r\n")), (403, 428));
     assert_eq!(members[1 - p].http("/failsafe"), 405);
 }

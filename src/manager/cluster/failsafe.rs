@@ -6,10 +6,7 @@ use futures_util::future::join_all;
 
 use super::{Manager, MemberAsked};
 use crate::{
-    cluster::{
-        consent::{self, DOOR, Question},
-        proven,
-    },
+    cluster::consent::{self, DOOR, Question},
     ha::{
         self,
         failsafe::{Bound, Claim, may_consent},
@@ -61,9 +58,9 @@ impl Manager {
 
     /// A leader asks this member to wait.
     pub(in crate::manager) fn failsafe_asked(&mut self, asked: MemberAsked) {
-        let MemberAsked { body, proof, reply } = asked;
+        let MemberAsked { asked, reply } = asked;
         let Some(password) = self.peers.password().filter(|_| self.cluster.is_some()) else { return };
-        let question = proven::read::<Question>(&DOOR, &password, &body, &proof);
+        let question = self.question::<Question>(&DOOR, &password, &asked);
         let bound = question.and_then(|question| Ok((self.may_wait(&question)?, question)));
         let (bound, question) = match bound {
             Ok(found) => found,
@@ -71,7 +68,7 @@ impl Manager {
         };
         let copy = self.cluster.as_ref().map(|c| c.notes.copy.clone()).unwrap_or_default();
         self.cluster_step(ha::Input::Bound(bound));
-        drop(reply.send(consent::answer(&password, &question, copy).map_err(|e| e.to_string())));
+        drop(reply.send(consent::answer(&password, &question, copy).map_err(|e| e.to_string().into())));
     }
 
     fn may_wait(&self, question: &Question) -> Result<Bound, String> {

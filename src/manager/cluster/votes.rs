@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::Manager;
 use crate::{
     cluster::{
-        proven,
+        proven::{self, Asked, Door, Unanswered},
         vote::{self, DOOR, Question},
     },
     ha::{
@@ -16,6 +17,7 @@ use crate::{
     },
     lifecycle::{Phase, Role},
     postgres::replication::{clone::random, freeze::Frozen, source},
+    settings::official::Secret,
 };
 
 /// A candidate replays all that it has before it counts; what it was sent last is replayed in no time, unless replay waits
@@ -24,12 +26,10 @@ const OWN: Duration = Duration::from_secs(60);
 
 /// A question of another member, as it came.
 pub struct MemberAsked {
-    /// The request's body.
-    pub body: Vec<u8>,
-    /// Its proof.
-    pub proof: String,
+    /// The question.
+    pub asked: Asked,
     /// Where the answer goes, with its proof, or why there is none.
-    pub reply: oneshot::Sender<Result<(String, String), String>>,
+    pub reply: oneshot::Sender<Result<(String, String), Unanswered>>,
 }
 
 impl Manager {
@@ -141,17 +141,34 @@ impl Manager {
         }
     }
 
+    /// What is asked, by a member, now, and for the first time.
+    pub(super) fn question<Q: DeserializeOwned>(
+        &mut self,
+        door: &Door,
+        password: &Secret,
+        asked: &Asked,
+    ) -> Result<Q, Unanswered> {
+        let Some(cluster) = &mut self.cluster else { return Err("it is a member of no cluster".to_string().into()) };
+        let now = cluster.now();
+        if !cluster.challenges.is_fresh(password, now, &asked.challenge) {
+            return Err(Unanswered::Challenged(cluster.challenges.give(password, now)));
+        }
+        let question = proven::read(door, password, asked)?;
+        cluster.challenges.used(now, &asked.challenge);
+        Ok(question)
+    }
+
     /// Somebody asks for a vote.
     pub(in crate::manager) fn vote_asked(&mut self, asked: MemberAsked) {
-        let MemberAsked { body, proof, reply } = asked;
+        let MemberAsked { asked, reply } = asked;
         let Some(password) = self.peers.password().filter(|_| self.cluster.is_some()) else { return };
-        let question = match proven::read::<Question>(&DOOR, &password, &body, &proof) {
+        let question = match self.question::<Question>(&DOOR, &password, &asked) {
             Ok(question) => question,
             Err(why) => return drop(reply.send(Err(why))),
         };
         let frozen = match self.may_vote(&question).and_then(|()| self.freeze(question.term, false)) {
             Ok(frozen) => frozen,
-            Err(why) => return drop(reply.send(Err(why))),
+            Err(why) => return drop(reply.send(Err(why.into()))),
         };
         tokio::task::spawn_local(async move {
             let vote = timeout(DOOR.deadline, frozen).await.unwrap_or_else(|_| Err("not yet: it is not frozen".into()));
@@ -160,7 +177,7 @@ impl Manager {
             }
             let answer =
                 vote.and_then(|v| proven::answer(&DOOR, &password, &question.nonce, &v).map_err(|e| e.to_string()));
-            drop(reply.send(answer));
+            drop(reply.send(answer.map_err(Unanswered::from)));
         });
     }
 
