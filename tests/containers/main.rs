@@ -31,6 +31,7 @@ mod orphans;
 mod probes;
 mod replication;
 mod scripts;
+mod secrets;
 mod signals;
 mod status;
 mod tls;
