@@ -23,6 +23,7 @@ mod policy;
 mod api;
 mod client;
 mod cluster;
+mod flood;
 mod load;
 #[path = "../../src/tls/made.rs"]
 mod made;
@@ -36,6 +37,7 @@ mod bootstrap;
 mod busy;
 mod commands;
 mod credentials;
+mod doors;
 mod failover;
 mod failsafe;
 mod fencing;
