@@ -165,4 +165,34 @@ mod tests {
             assert!(read::<String>(&door, &password, &other).is_err(), "{other:?}");
         }
     }
+
+    /// Somebody who answers every question with this; gives back its address.
+    async fn answers(status: StatusCode, proof: String, text: &'static str) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answer = async move || (status, [(proof::HEADER, proof), (fresh::HEADER, "1.a.b".into())], text);
+        let router = axum::Router::new().route("/x", axum::routing::post(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        address
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_with_a_proof_that_it_is_to_this_question() {
+        let door = Door { path: "/x", asked: "x", answered: "y", deadline: Duration::from_secs(10) };
+        let password = Secret::new("hush");
+        let of = |purpose: &str, said: &str| proof::of(&password, purpose, said.as_bytes());
+        let told = async |status, proof: String| {
+            let address = answers(status, proof, "7").await;
+            ask::<u8>(&door, &password, &address, "nonce", &"question").await
+        };
+        assert_eq!(told(StatusCode::OK, of("y", "nonce\n7")).await, Ok(7));
+        let another = [of("y", "another\n7"), of("y", "nonce\n8"), of("x", "nonce\n7"), of("y", "7"), String::new()];
+        for proof in another {
+            let why = told(StatusCode::OK, proof.clone()).await.unwrap_err();
+            assert!(why.contains("does not know the password"), "{proof}: {why}");
+        }
+        // Whoever gives challenges and nothing else is asked twice.
+        let why = told(StatusCode::PRECONDITION_REQUIRED, of("y", "nonce\n7")).await;
+        assert_eq!(why, Err("7".into()));
+    }
 }

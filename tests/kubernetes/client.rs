@@ -93,6 +93,12 @@ fn https(address: Ipv4Addr, path: &str) -> (u16, String) {
 
 /// A request of HTTP/1.0 to the HTTP port, as text; the status code (0: no answer within `patience`) and the body.
 pub fn request(address: Ipv4Addr, patience: Duration, text: &str) -> (u16, String) {
+    let (code, text) = answer(address, patience, text);
+    (code, text.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default())
+}
+
+/// [`request`], with the whole answer.
+pub fn answer(address: Ipv4Addr, patience: Duration, text: &str) -> (u16, String) {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, 8008)), Duration::from_secs(2))?;
         stream.set_read_timeout(Some(patience))?;
@@ -103,5 +109,5 @@ pub fn request(address: Ipv4Addr, patience: Duration, text: &str) -> (u16, Strin
     };
     let text = ask().unwrap_or_default();
     let code = text.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or(0);
-    (code, text.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default())
+    (code, text)
 }
