@@ -97,8 +97,10 @@ pub struct Slow {
     pub made: Arc<AtomicUsize>,
 }
 
-/// Between two bytes of a client that trickles, and before whoever was thrown out comes back.
+/// Between two bytes of a client that trickles.
 const DRIP: Duration = Duration::from_millis(250);
+/// Before whoever was thrown out comes back.
+const BACK: Duration = Duration::from_secs(1);
 
 impl Slow {
     /// So many at a time: a third each trickles a head, trickles a question, and does not read what it asks for.
@@ -135,7 +137,7 @@ async fn be_slow(address: Ipv4Addr, n: usize, made: Arc<AtomicUsize>) {
     loop {
         made.fetch_add(1, Ordering::Relaxed);
         let _ = stay(address, n).await;
-        tokio::time::sleep(DRIP).await;
+        tokio::time::sleep(BACK).await;
     }
 }
 
@@ -146,7 +148,7 @@ async fn stay(address: Ipv4Addr, n: usize) -> std::io::Result<()> {
     let mut stream = socket.connect(SocketAddr::from((address, 8008))).await?;
     if n % 3 == 2 {
         let path = ["/metrics", "/status"][n / 3 % 2];
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(50).as_bytes()).await?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(3).as_bytes()).await?;
         loop {
             // It notices that it was thrown out, and takes nothing of what it is sent.
             tokio::time::sleep(DRIP).await;

@@ -161,14 +161,17 @@ fn a_question_that_was_changed_or_made_up_is_refused() {
 #[test]
 fn a_vote_that_was_held_back_freezes_nobody_and_one_that_is_asked_now_does() {
     let cluster = Cluster::with(17, &TIMES);
-    let (members, p) = cluster.members(2);
-    let (leader, standby) = (&members[p], &members[1 - p]);
+    let leader = &cluster.member(0);
+    cluster.wait("a primary", || leader.is_writable().then_some(()));
+    let standby = &Member::with(&cluster, 1, "PODGRES_PRIORITY=0");
+    cluster.streams(leader, standby);
+    [leader, standby].iter().for_each(|m| m.wait_ready());
     let question = vote(&cluster, leader, standby);
     let held = Sent::signed("/vote", &question, &challenge(standby, "/vote"));
     let refused = Sent::signed("/vote", &question, &challenge(standby, "/vote")).to(standby);
     assert!(refused.0 == 409 && refused.1.contains("in office"), "{refused:?}");
 
-    // By its own watch the office is over soon. The leader does not know.
+    // By its own watch the office is over soon, and it does not stand. The leader does not know.
     standby.cut_api(&BOTH);
     std::thread::sleep(FRESH.max(LEASE) + Duration::from_secs(3));
     assert_eq!(held.to(standby).0, 428);

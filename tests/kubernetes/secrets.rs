@@ -78,8 +78,9 @@ fn live(cluster: &Cluster, members: &mut [Member<'_>], config: &Files) -> String
     let output = members[1 - p].podgres(&["promote"]);
     assert!(output.status.success(), "{output:?}");
     let p = cluster.settle(members).n;
+    let copy = members[1 - p].copy();
     members[1 - p].podgres(&["reinit"]);
-    members[1 - p].container.wait_for_message("cloned");
+    cluster.wait("a new copy", || (members[1 - p].copy() != copy).then_some(()));
     cluster.settle(members);
     config.put("podgres.toml", 0o644, &format!("replication-password = {MISTAKE}\n"));
     seen += &members.iter().map(shown).collect::<String>();
@@ -112,12 +113,18 @@ fn a_whole_life_shows_no_secret() {
             scope.spawn(move || watch_processes(&container, secrets))
         };
         let watches: Vec<_> = containers.iter().map(watch).collect();
+        // One that the watch must find.
+        let planted = format!("(exec -a {} sleep 5); true", client::PASSWORD);
+        containers.iter().for_each(|c| drop(docker(&["exec", c, "bash", "-c", &planted])));
         let seen = live(&cluster, &mut members, &config);
         members.iter().for_each(|m| drop(m.container.exec(&["touch", "/tmp/enough"])));
-        let found: String = watches.into_iter().map(|w| w.join().expect("it does not panic")).collect();
+        let found: Vec<_> = watches.into_iter().map(|w| w.join().expect("it does not panic")).collect();
         (seen, found)
     });
-    assert_eq!(processes, "");
+    let planted = format!("{} 5", client::PASSWORD);
+    assert!(processes.iter().all(|found| found.contains(&planted)), "{processes:?}");
+    let others = |found: &String| found.lines().any(|line| !line.contains(&planted));
+    assert!(!processes.iter().any(others), "{processes:?}");
 
     let namespace = format!("{CORE}/namespaces/{}", cluster.namespace);
     let api = |what: &str| cluster.api.get(&format!("{namespace}/{what}")).expect("a list").to_string();
