@@ -46,6 +46,9 @@
 pub mod beat;
 pub mod cli;
 pub mod cluster;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ha;
 pub mod http;
 pub mod lifecycle;

@@ -183,11 +183,16 @@ async fn account(line: &Line, pod: &str, address: &str, path: &str, deadline: Du
     let socket = address.parse().map_err(|_| Error::NotAnAddress(address.into()))?;
     let answer = tokio::time::timeout(deadline, get(line, socket, path)).await;
     let (status, body) = answer.map_err(|_| Error::Silent { address: address.into(), deadline })??;
+    understood(pod, socket, status, &body)
+}
+
+/// The account of `pod` that an answer has.
+pub(crate) fn understood(pod: &str, socket: SocketAddr, status: StatusCode, body: &[u8]) -> Result<Account, Error> {
     if status != StatusCode::OK {
-        return Err(refused(socket, status, &String::from_utf8_lossy(&body)));
+        return Err(refused(socket, status, &String::from_utf8_lossy(body)));
     }
     let account: Account =
-        serde_json::from_slice(&body).map_err(|source| Error::Nonsense { address: socket, source })?;
+        serde_json::from_slice(body).map_err(|source| Error::Nonsense { address: socket, source })?;
     match account.pod == pod {
         true => Ok(account),
         false => Err(Error::Stranger { address: socket, asked: pod.into(), answered: account.pod }),
@@ -228,15 +233,16 @@ pub(super) async fn send(
     body: Bytes,
 ) -> Result<(StatusCode, HeaderMap, Bytes), Error> {
     match tls::dial(line.0.as_ref(), address).await {
-        Ok(Dialled::Tls(stream)) => send_on(stream, address, request, body).await,
-        Ok(Dialled::Plain(stream)) => send_on(stream, address, request, body).await,
+        Ok(Dialled::Tls(stream)) => exchange(address, stream, request, body).await,
+        Ok(Dialled::Plain(stream)) => exchange(address, stream, request, body).await,
         Err(source) => Err(Error::Connect { address, source }),
     }
 }
 
-async fn send_on(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+/// One request, and its answer, over a connection to `address`.
+pub(crate) async fn exchange(
     address: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: request::Builder,
     body: Bytes,
 ) -> Result<(StatusCode, HeaderMap, Bytes), Error> {

@@ -110,9 +110,6 @@ async fn ask_at<A: DeserializeOwned>(
 ) -> Result<A, String> {
     let socket: SocketAddr = address.parse().map_err(|_| Error::NotAnAddress(address.into()).to_string())?;
     let question = Bytes::from(serde_json::to_vec(question).map_err(|e| e.to_string())?);
-    let header = |headers: &HeaderMap, name| {
-        headers.get(name).and_then(|h: &HeaderValue| h.to_str().ok()).unwrap_or_default().to_string()
-    };
     let send = async |challenge: &str| {
         let proof = proof::of(password, door.asked, &said(challenge, &question));
         let request = Request::post(door.path).header(proof::HEADER, proof).header(fresh::HEADER, challenge);
@@ -127,15 +124,34 @@ async fn ask_at<A: DeserializeOwned>(
     if status == StatusCode::PRECONDITION_REQUIRED {
         (status, headers, body) = send(&header(&headers, fresh::HEADER)).await?;
     }
-    let text = String::from_utf8_lossy(&body);
+    understood(door, password, nonce, status, &headers, &body)
+}
+
+fn header(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|h: &HeaderValue| h.to_str().ok()).unwrap_or_default().to_string()
+}
+
+/// What an answer says to the question with this nonce.
+///
+/// # Errors
+/// It refuses, is nobody's who knows the password, or makes no sense.
+pub(crate) fn understood<A: DeserializeOwned>(
+    door: &Door,
+    password: &Secret,
+    nonce: &str,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<A, String> {
+    let text = String::from_utf8_lossy(body);
     if status != StatusCode::OK {
         return Err(text.lines().next().unwrap_or_default().chars().take(200).collect());
     }
-    let proof = header(&headers, proof::HEADER);
+    let proof = header(headers, proof::HEADER);
     if !proof::is_right(password, door.answered, format!("{nonce}\n{text}").as_bytes(), &proof) {
         return Err("who answers does not know the password of replication".into());
     }
-    serde_json::from_slice(&body).map_err(|e| format!("what it answers makes no sense: {e}"))
+    serde_json::from_slice(body).map_err(|e| format!("what it answers makes no sense: {e}"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod commands;
 mod member;
 mod members;
 mod probes;
-mod serve;
+pub(crate) mod serve;
 mod status;
 
 use std::{
@@ -65,7 +65,7 @@ pub async fn serve_http(listen: Listen, api: Api, certificates: Option<Certifica
         }
         Err(error) => return Err(error),
     };
-    let all = read_only(api.clone()).merge(questions(api.clone()));
+    let all = open(api.clone());
     let tls = certificates.map(|certificates| {
         let without = without_tls(api, certificates.borrow().only);
         (certificates, without)
@@ -74,6 +74,11 @@ pub async fn serve_http(listen: Listen, api: Api, certificates: Option<Certifica
     let answer = move |stream, asks| serve::answer_by_tls(stream, answers.clone(), asks);
     tokio::task::spawn_local(serve::serve(async move || Ok(listener.accept().await?.0), answer));
     Ok(())
+}
+
+/// What anybody reaches over the network.
+pub(crate) fn open(api: Api) -> Router {
+    read_only(api.clone()).merge(questions(api))
 }
 
 /// Nothing else that changes anything is on the port, and this takes a proof of membership.

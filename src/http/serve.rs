@@ -55,7 +55,7 @@ pub(super) struct Answers {
 }
 
 /// While a whole request of a connection is being answered.
-pub(super) type Asks = Rc<Cell<bool>>;
+pub(crate) type Asks = Rc<Cell<bool>>;
 
 /// Serves every connection that `accept` gives, for ever, by `answer`.
 pub(super) async fn serve<S, F: Future<Output = ()> + 'static>(
@@ -95,7 +95,7 @@ pub(super) async fn answer_by_tls(stream: TcpStream, answers: Answers, asks: Ask
 }
 
 /// Answers one connection.
-pub(super) async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, asks: Asks) {
+pub(crate) async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router, asks: Asks) {
     let service = service_fn(async |request: Request<Incoming>| {
         let request = match whole(request).await {
             Ok(request) => request,

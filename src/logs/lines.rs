@@ -4,7 +4,12 @@ use std::{io, os::fd::OwnedFd};
 
 use tokio::{io::AsyncReadExt, net::unix::pipe};
 
-use super::{Sink, batch::Batch, raw::cut_raw, splitter::Splitter};
+use super::{
+    Sink,
+    batch::{Batch, Lines},
+    raw::cut_raw,
+    splitter::Splitter,
+};
 
 /// Read at a time: a quarter of a pipe, as several children may run at once.
 const BUFFER: usize = 16 << 10;

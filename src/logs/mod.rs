@@ -12,7 +12,7 @@
 //! cannot hold. This module never decides what is worth logging. Whoever logs keeps secrets out; only PostgreSQL does not,
 //! when it says what a setting was changed to, so values in its messages are looked at here ([`crate::secrets`]).
 
-mod batch;
+pub(crate) mod batch;
 mod lines;
 mod own;
 mod postgres_csv;
@@ -21,8 +21,10 @@ mod raw;
 mod record;
 mod sink;
 mod splitter;
-mod tail;
+pub(crate) mod tail;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::splitter::MAX_LINE;
 pub use self::{
     lines::{lines, lines_but},
     own::init,

@@ -4,7 +4,7 @@
 //! every backend when it is full, and tears long messages. Nothing is rotated. Instead a hole is punched where the file
 //! has been read, which needs no agreement with the collector, as renaming or truncating would.
 
-mod file;
+pub(crate) mod file;
 
 use std::{
     fs,

@@ -93,7 +93,7 @@ pub(super) type Labels = Vec<(Cow<'static, str>, String)>;
 
 /// Metrics of one name.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Family {
+pub(crate) struct Family {
     name: Cow<'static, str>,
     help: Cow<'static, str>,
     kind: Kind,
@@ -205,7 +205,7 @@ fn encode_value(encoder: &mut MetricEncoder<'_>, metric_type: MetricType, value:
 }
 
 /// Families that were found together. Clones share them.
-pub(super) type Group = Arc<Vec<Family>>;
+pub(crate) type Group = Arc<Vec<Family>>;
 
 #[derive(Debug)]
 struct Groups(Vec<Group>);
@@ -218,7 +218,7 @@ impl Collector for Groups {
 }
 
 /// The text of all `groups`, which have no family in common.
-pub(super) fn encode(groups: Vec<Group>) -> String {
+pub(crate) fn encode(groups: Vec<Group>) -> String {
     let (mut registry, mut text) = (Registry::default(), String::new());
     registry.register_collector(Box::new(Groups(groups)));
     // Writing into a String does not fail.

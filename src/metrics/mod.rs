@@ -7,11 +7,11 @@
 //! share it. A scrape waits `WAIT` at most; when PostgreSQL hangs, the collection goes on hanging with its connection,
 //! and further scrapes answer at once, without another. Old values are never shown again.
 
-mod custom;
-mod family;
+pub(crate) mod custom;
+pub(crate) mod family;
 mod manager;
 mod postgres;
-mod rows;
+pub(crate) mod rows;
 mod troubles;
 
 use std::{

@@ -43,7 +43,7 @@ impl State {
         Self::parse(head)
     }
 
-    fn parse(head: [u8; 20]) -> Option<Self> {
+    pub(crate) fn parse(head: [u8; 20]) -> Option<Self> {
         let [.., a, b, c, d] = head;
         Some(match u32::from_ne_bytes([a, b, c, d]) {
             0 => Self::Startup,
@@ -101,7 +101,7 @@ impl ControlData {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         Some(Self {
             system_identifier: field("Database system identifier")?.parse().ok()?,

@@ -46,7 +46,7 @@ impl PidFile {
         Self::parse(&std::fs::read_to_string(pgdata.join("postmaster.pid")).ok()?)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let line = |n: usize| lines.get(n).copied().unwrap_or_default();
         Some(Self {

@@ -71,7 +71,7 @@ fn nonsense(object: &LeaseObject, annotation: &'static str, why: String, value: 
 
 /// # Errors
 /// An annotation makes no sense.
-pub(super) fn lease(object: &LeaseObject) -> Result<Lease, Box<Nonsense>> {
+pub(crate) fn lease(object: &LeaseObject) -> Result<Lease, Box<Nonsense>> {
     let (meta, spec) = (&object.metadata, &object.spec);
     let text = |annotation: &str| meta.annotations.get(annotation).cloned();
     let term = read(object, TERM, number)?;
@@ -167,7 +167,7 @@ fn spec(lease: &Lease, now: &str) -> Value {
 }
 
 /// A merge patch over the version that was read. The user's annotations stay as they are.
-pub(super) fn lease_patch(over: &str, lease: &Lease, now: &str) -> Result<Value, serde_json::Error> {
+pub(crate) fn lease_patch(over: &str, lease: &Lease, now: &str) -> Result<Value, serde_json::Error> {
     let annotations: Map<_, _> = annotations(lease)?.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
     Ok(json!({
         "metadata": { "resourceVersion": over, "annotations": annotations },
@@ -176,7 +176,7 @@ pub(super) fn lease_patch(over: &str, lease: &Lease, now: &str) -> Result<Value,
 }
 
 /// A Lease that is not there yet, with all that `lease` has.
-pub(super) fn lease_anew(cluster: &str, lease: &Lease, now: &str) -> Result<Value, serde_json::Error> {
+pub(crate) fn lease_anew(cluster: &str, lease: &Lease, now: &str) -> Result<Value, serde_json::Error> {
     let users = [(SWITCHOVER_TO, lease.switchover_to.clone()), (PAUSED, lease.paused.clone())];
     let annotations: Map<_, _> = annotations(lease)?
         .into_iter()
@@ -192,7 +192,7 @@ pub(super) fn lease_anew(cluster: &str, lease: &Lease, now: &str) -> Result<Valu
 }
 
 /// A status that cannot be read is none: it decides nothing that a pod without one would not decide.
-pub(super) fn pod(object: &PodObject) -> Pod {
+pub(crate) fn pod(object: &PodObject) -> Pod {
     let meta = &object.metadata;
     let text = |annotation: &str| meta.annotations.get(annotation).cloned();
     let ended = object.status.container_statuses.iter().flat_map(|c| [&c.state, &c.last_state]);

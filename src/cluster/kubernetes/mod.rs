@@ -10,10 +10,10 @@
 
 mod access;
 mod client;
-mod convert;
+pub(crate) mod convert;
 mod error;
 mod event;
-mod objects;
+pub(crate) mod objects;
 mod watch;
 
 use std::{

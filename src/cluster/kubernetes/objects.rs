@@ -32,7 +32,7 @@ pub(super) struct List<T> {
 /// <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/lease-v1/>
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct LeaseObject {
+pub(crate) struct LeaseObject {
     pub(super) metadata: Meta,
     pub(super) spec: LeaseSpec,
 }
@@ -49,7 +49,7 @@ pub(super) struct LeaseSpec {
 /// <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct PodObject {
+pub(crate) struct PodObject {
     pub(super) metadata: Meta,
     pub(super) status: PodStatus,
 }

@@ -10,7 +10,13 @@ use std::{
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::{Kind, Progress};
-use crate::logs::{batch::Batch, postgres_csv::CsvLog, postgres_json, raw::cut_raw, splitter::Splitter};
+use crate::logs::{
+    batch::{Batch, Lines},
+    postgres_csv::CsvLog,
+    postgres_json,
+    raw::cut_raw,
+    splitter::Splitter,
+};
 
 /// Read from one file before the other has its turn and a stop is seen, in buffers.
 const TURN: usize = 16;
@@ -28,7 +34,8 @@ pub(super) struct Source {
     failed: bool,
 }
 
-enum Decoder {
+/// What bytes of a file mean.
+pub(crate) enum Decoder {
     Text(Splitter),
     Json(Splitter),
     Csv(Box<CsvLog>),
@@ -37,16 +44,12 @@ enum Decoder {
 impl Source {
     /// The structured log.
     pub(super) fn structured(path: PathBuf, kind: Kind) -> Source {
-        let decoder = match kind {
-            Kind::Json => Decoder::Json(Splitter::default()),
-            Kind::Csv => Decoder::Csv(Box::default()),
-        };
-        Source { file: Followed::new(path), decoder, failed: false }
+        Source { file: Followed::new(path), decoder: Decoder::structured(kind), failed: false }
     }
 
     /// What PostgreSQL's children write to stderr (`archive_command`, libraries).
     pub(super) fn text(path: PathBuf) -> Source {
-        Source { file: Followed::new(path), decoder: Decoder::Text(Splitter::default()), failed: false }
+        Source { file: Followed::new(path), decoder: Decoder::text(), failed: false }
     }
 
     /// Reads what there is, or a turn's worth of it. Logs an error once.
@@ -77,32 +80,43 @@ impl Source {
 }
 
 impl Decoder {
-    fn feed(&mut self, bytes: &[u8], batch: &mut Batch) {
-        match self {
-            Decoder::Text(lines) => lines.feed(bytes, |line, cut| text(line, cut, batch)),
-            Decoder::Json(lines) => lines.feed(bytes, |line, cut| json(line, cut, batch)),
-            Decoder::Csv(records) => records.feed(bytes, |record| batch.add(|format, out| record.write(format, out))),
+    pub(crate) fn structured(kind: Kind) -> Decoder {
+        match kind {
+            Kind::Json => Decoder::Json(Splitter::default()),
+            Kind::Csv => Decoder::Csv(Box::default()),
         }
     }
 
-    fn finish(&mut self, batch: &mut Batch) {
+    pub(crate) fn text() -> Decoder {
+        Decoder::Text(Splitter::default())
+    }
+
+    pub(crate) fn feed(&mut self, bytes: &[u8], to: &mut impl Lines) {
         match self {
-            Decoder::Text(lines) => lines.finish(|line, cut| text(line, cut, batch)),
-            Decoder::Json(lines) => lines.finish(|line, cut| json(line, cut, batch)),
-            Decoder::Csv(records) => records.finish(|record| batch.add(|format, out| record.write(format, out))),
+            Decoder::Text(lines) => lines.feed(bytes, |line, cut| text(line, cut, to)),
+            Decoder::Json(lines) => lines.feed(bytes, |line, cut| json(line, cut, to)),
+            Decoder::Csv(records) => records.feed(bytes, |record| to.add(|format, out| record.write(format, out))),
+        }
+    }
+
+    pub(crate) fn finish(&mut self, to: &mut impl Lines) {
+        match self {
+            Decoder::Text(lines) => lines.finish(|line, cut| text(line, cut, to)),
+            Decoder::Json(lines) => lines.finish(|line, cut| json(line, cut, to)),
+            Decoder::Csv(records) => records.finish(|record| to.add(|format, out| record.write(format, out))),
         }
     }
 }
 
-fn text(line: &[u8], cut: u64, batch: &mut Batch) {
-    batch.add(|format, out| cut_raw("postgres", line, cut, format, out));
+fn text(line: &[u8], cut: u64, to: &mut impl Lines) {
+    to.add(|format, out| cut_raw("postgres", line, cut, format, out));
 }
 
-fn json(line: &[u8], cut: u64, batch: &mut Batch) {
+fn json(line: &[u8], cut: u64, to: &mut impl Lines) {
     if cut == 0 {
-        batch.add(|format, out| postgres_json(line, format, out));
+        to.add(|format, out| postgres_json(line, format, out));
     } else {
-        text(line, cut, batch);
+        text(line, cut, to);
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 ///
 /// # Errors
 /// The first column that is missing, or value that makes no sense.
-pub(super) fn families(name: &Name, query: &Query, rows: &Rows) -> Result<BTreeMap<String, Family>, String> {
+pub(crate) fn families(name: &Name, query: &Query, rows: &Rows) -> Result<BTreeMap<String, Family>, String> {
     let columns: BTreeMap<&Name, &Column> = query.metrics.iter().flatten().collect();
     let index = |name: &str| rows.columns.iter().position(|c| c == name);
     let mut labels = Vec::new();

@@ -10,7 +10,7 @@ use super::{
 
 /// A query and what its columns mean.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Query {
+pub(crate) struct Query {
     /// One statement.
     pub(super) query: String,
     /// Only on a primary.
@@ -27,7 +27,7 @@ pub(super) struct Query {
 
 /// What a column means.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Column {
+pub(crate) struct Column {
     pub(super) usage: Usage,
     pub(super) description: String,
     /// Numbers for the texts of a [`Usage::MappedMetric`].
@@ -36,7 +36,7 @@ pub(super) struct Column {
 
 /// What is made of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Usage {
+pub(crate) enum Usage {
     /// A label of the row's other columns.
     Label,
     /// A value that goes up and down.
@@ -65,7 +65,7 @@ const USAGES: [(&str, Usage); 7] = [
 
 /// A name that can be part of a metric's name, or a label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Name(pub(super) String);
+pub(crate) struct Name(pub(crate) String);
 
 impl Name {
     fn of(node: &Node) -> Result<Self, Mistake> {
@@ -82,13 +82,13 @@ impl Name {
 }
 
 /// All queries, by the beginning of their metrics' names.
-pub(super) type Queries = BTreeMap<Name, Query>;
+pub(crate) type Queries = BTreeMap<Name, Query>;
 
 /// Reads the file's text.
 ///
 /// # Errors
 /// The first mistake, with its line in front.
-pub(super) fn parse(text: &str) -> Result<Queries, Mistake> {
+pub(crate) fn parse(text: &str) -> Result<Queries, Mistake> {
     let Some(root) = yaml::parse(text)? else { return Ok(Queries::default()) };
     root.map()?.iter().map(|(key, value)| Ok((Name::of(key)?, query(key, value)?))).collect()
 }

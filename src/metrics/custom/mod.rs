@@ -6,8 +6,8 @@
 //! query calls could take its role back. So `pg_catalog` comes first in the `search_path`; `public`, where extensions
 //! such as pg_stat_statements are, comes after it.
 
-mod convert;
-mod file;
+pub(crate) mod convert;
+pub(crate) mod file;
 mod run;
 mod version;
 mod yaml;
@@ -161,7 +161,7 @@ impl Custom {
 }
 
 /// Those families whose names are free, and the first whose name is not.
-fn unclaimed(families: Vec<Family>, taken: &mut BTreeSet<String>) -> Result<Vec<Family>, String> {
+pub(crate) fn unclaimed(families: Vec<Family>, taken: &mut BTreeSet<String>) -> Result<Vec<Family>, String> {
     match families.iter().find(|f| !f.claim(taken)) {
         Some(family) => Err(format!("there is a metric {} already", family.name())),
         None => Ok(families),

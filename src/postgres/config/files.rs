@@ -20,11 +20,11 @@ use super::{
 
 /// The user's `pg_hba.conf` or `pg_ident.conf`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Rules {
-    pub(super) path: PathBuf,
-    pub(super) text: String,
+pub(crate) struct Rules {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
     /// Whether it is the one of the data directory (or of an argument), which PostgreSQL can read where it is.
-    pub(super) base: bool,
+    pub(crate) base: bool,
 }
 
 /// Everything that the user says in files, read at one moment.

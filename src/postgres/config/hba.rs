@@ -26,7 +26,7 @@ pub struct Tls {
 
 /// podgres' own rules, which are first because the first rule that matches decides: they let the standbys' role in, and keep
 /// out who has to have TLS and has not.
-pub(super) fn own_rules(replication_user: Option<&str>, tls: Tls) -> String {
+pub(crate) fn own_rules(replication_user: Option<&str>, tls: Tls) -> String {
     let mut rules = replication_user.map(|user| of_replication(user, tls)).unwrap_or_default();
     if tls.only {
         rules += "hostnossl all all all reject\n";
@@ -48,7 +48,7 @@ fn of_replication(user: &str, tls: Tls) -> String {
 }
 
 /// The whole file. The user's first line is line `OWN_LINES + 1`, whatever the own rules are.
-pub(super) fn generate(own: &str, rules: &Rules) -> String {
+pub(crate) fn generate(own: &str, rules: &Rules) -> String {
     let mut text = format!(
         "# Written by podgres at each start and reload: changes in this file are lost.\n\
          # Below its own rules are those of {}.\n",

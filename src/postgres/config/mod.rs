@@ -19,8 +19,8 @@
 
 mod arguments;
 mod check;
-mod files;
-mod hba;
+pub(crate) mod files;
+pub(crate) mod hba;
 mod limits;
 pub mod parse;
 mod proven;

@@ -53,7 +53,7 @@ pub async fn demands(bindir: &Bindir, pgdata: &Path, children: &Children) -> Vec
     }
 }
 
-fn parse(text: &str) -> Vec<(&'static str, i64)> {
+pub(crate) fn parse(text: &str) -> Vec<(&'static str, i64)> {
     let value =
         |label: &str| text.lines().find_map(|l| l.strip_prefix(label)?.trim_start_matches(':').trim().parse().ok());
     SENSITIVE.iter().filter_map(|(name, label)| Some((*name, value(label)?))).collect()

@@ -1,0 +1,108 @@
+//! Any bytes on a connection to the HTTP port. Behind the real routes is a loop that only says how things are.
+
+#![no_main]
+
+use std::{cell::LazyCell, path::Path, time::Duration};
+
+use libfuzzer_sys::fuzz_target;
+use podgres::{
+    cluster::{consent, proven, vote},
+    fuzzing,
+    http::Api,
+    lifecycle::{Memory, Phase, Role},
+    manager::{Event, MemberAsked, Snapshot},
+    postgres::sql::Login,
+    settings::official::Secret,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::{Builder, Runtime},
+    sync::mpsc,
+    task::{LocalSet, spawn_local},
+};
+
+const PASSWORD: &str = "hush-4711";
+
+/// The one question whose proof is in the corpus: whatever else is taken for a member's is a forgery.
+const ASKED: &str =
+    r#"{"cluster":"demo","term":7,"candidate":"demo-1","pod":"demo-0","instance":"i","nonce":"0011223344556677"}"#;
+
+/// As long as a connection may last, and a moment.
+const LONGEST: Duration = Duration::from_secs(61);
+
+thread_local! {
+    // Time passes when nobody has anything to do.
+    static RUNTIME: LazyCell<Runtime> = LazyCell::new(|| {
+        Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
+    });
+}
+
+fuzz_target!(|data: &[u8]| {
+    RUNTIME.with(|runtime| LocalSet::new().block_on(runtime, talk(data)));
+});
+
+async fn talk(data: &[u8]) {
+    let begun = tokio::time::Instant::now();
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    let (events, inbox) = mpsc::channel(8);
+    spawn_local(answer(inbox));
+    let password = Some(Secret::new(PASSWORD));
+    let api = Api::new(events, Login { user: "postgres".into(), password }, Path::new("/nowhere"), None);
+    let serving = spawn_local(fuzzing::serve(server, fuzzing::router(api)));
+    let mut said = Vec::new();
+    let _ = client.write_all(data).await;
+    let _ = client.shutdown().await;
+    let _ = client.read_to_end(&mut said).await;
+    serving.await.expect("the connection's task ends in order");
+    assert!(begun.elapsed() <= LONGEST, "the connection lasted {:?}", begun.elapsed());
+    check(data, &said);
+}
+
+fn check(data: &[u8], said: &[u8]) {
+    assert!(said.is_empty() || said.starts_with(b"HTTP/1."), "no answer of HTTP");
+    let text = String::from_utf8_lossy(said);
+    assert!(!text.contains("HTTP/1.1 500") && !text.contains("HTTP/1.0 500"), "{text}");
+    assert!(!text.contains(PASSWORD), "{text}");
+    // The shortest request has 16 bytes.
+    assert!(said.len() <= (data.len() / 16 + 1) * (16 << 10), "{} bytes are answered with {}", data.len(), said.len());
+}
+
+/// The loop.
+async fn answer(mut inbox: mpsc::Receiver<Event>) {
+    while let Some(event) = inbox.recv().await {
+        match event {
+            Event::Ask(reply) => drop(reply.send(snapshot())),
+            Event::AskTooSmall(reply) => drop(reply.send(Vec::new())),
+            Event::Vote(asked) => ask::<vote::Question>(&vote::DOOR, asked),
+            Event::Failsafe(asked) => ask::<consent::Question>(&consent::DOOR, asked),
+            _ => panic!("something changes without a proof"),
+        }
+    }
+}
+
+fn ask<Q: serde::de::DeserializeOwned>(door: &proven::Door, asked: MemberAsked) {
+    assert!(asked.body.len() <= 4096);
+    let read = proven::read::<Q>(door, &Secret::new(PASSWORD), &asked.body, &asked.proof);
+    if read.is_ok() {
+        assert_eq!(String::from_utf8_lossy(&asked.body), ASKED, "a forgery");
+    }
+    let _ = asked.reply.send(read.map(|_| ("{}".into(), "00".into())));
+}
+
+fn snapshot() -> Snapshot {
+    let memory = Memory { phase: Phase::Running { role: Role::Standby }, ..Memory::default() };
+    Snapshot {
+        memory,
+        now: Duration::from_secs(60),
+        postgres: None,
+        pgdata: "/nowhere".into(),
+        log_lines_dropped: 0,
+        config: Default::default(),
+        progress: None,
+        source: None,
+        source_role: None,
+        waiting: None,
+        account: None,
+        cluster: None,
+    }
+}
