@@ -29,9 +29,17 @@ pub enum Error {
     /// A value begins with a quote that is not closed.
     #[error("the quote around the value of {0} is not closed")]
     Quote(String),
-    /// A keyword that libpq does not have.
-    #[error("{0:?} is no keyword of a connection string")]
-    Keyword(String),
+    /// A keyword that libpq does not have. What is like none of its keywords is not told: it may be the rest of a password
+    /// with a blank or a `?` in it.
+    #[error(
+        "{} is no keyword of a connection string. A password with other signs than letters and digits has to be in quotes, \
+         in a URI percent-encoded",
+        .0.as_deref().map_or("something in it".into(), |word| format!("{word:?}"))
+    )]
+    Keyword(Option<String>),
+    /// A port that is no number; not told, since it is the password where the `@` behind that is missing.
+    #[error("a port in it is no number from 1 to 65535")]
+    Port,
     /// A keyword that podgres sets itself.
     #[error("{0} cannot be chosen: podgres sets it")]
     Owned(String),
@@ -102,12 +110,10 @@ impl Conninfo {
             Some(rest) => parse_uri(rest)?,
             None => parse_pairs(text)?,
         };
-        for (key, _) in &parameters {
-            if OWNED.contains(&key.as_str()) {
-                return Err(Error::Owned(key.clone()));
-            }
-            if !KEYWORDS.contains(&key.as_str()) {
-                return Err(Error::Keyword(key.clone()));
+        for (key, value) in &parameters {
+            check(key)?;
+            if key == "port" && !value.split(',').all(is_port) {
+                return Err(Error::Port);
             }
         }
         let password = parameters.iter().rfind(|(k, _)| k == "password").map(|(_, v)| Secret::new(v.clone()));
@@ -175,11 +181,31 @@ fn parse_pairs(text: &str) -> Result<Vec<(String, String)>, Error> {
         if key.is_empty() || key.contains(char::is_whitespace) {
             return Err(Error::Form);
         }
+        check(key)?;
         let (value, after) = parse_value(key, after.trim_start())?;
         pairs.push((key.to_string(), value));
         rest = after.trim_start();
     }
     if pairs.is_empty() { Err(Error::Form) } else { Ok(pairs) }
+}
+
+/// A keyword that may be used.
+fn check(key: &str) -> Result<(), Error> {
+    if OWNED.contains(&key) {
+        return Err(Error::Owned(key.into()));
+    }
+    let most = if key.len() < 8 { 1 } else { 2 };
+    let slip = |known: &&str| strsim::damerau_levenshtein(known, key) <= most;
+    match KEYWORDS.contains(&key) {
+        true => Ok(()),
+        false => Err(Error::Keyword(KEYWORDS.iter().any(|known| slip(&known)).then(|| key.into()))),
+    }
+}
+
+/// Nothing: the default.
+fn is_port(text: &str) -> bool {
+    let text = text.trim();
+    text.is_empty() || text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn parse_value<'a>(key: &str, text: &'a str) -> Result<(String, &'a str), Error> {
@@ -199,6 +225,11 @@ fn parse_value<'a>(key: &str, text: &'a str) -> Result<(String, &'a str), Error>
 
 /// What follows `postgresql://`: `user:password@host:port,host/dbname?key=value` (`conninfo_uri_parse_options`).
 fn parse_uri(rest: &str) -> Result<Vec<(String, String)>, Error> {
+    // To libpq this is a login with a question mark in it, to others a query: nobody means either.
+    let login = rest.split_once('/').map_or(rest, |(login, _)| login);
+    if login.split_once('?').is_some_and(|(_, query)| query.contains('@')) {
+        return Err(Error::Form);
+    }
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, dbname) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -230,7 +261,8 @@ fn split_port(host: &str) -> Option<(&str, &str)> {
             let (name, port) = rest.split_once(']')?;
             Some((name, port.strip_prefix(':').unwrap_or(port)))
         }
-        None => Some(host.rsplit_once(':').unwrap_or((host, ""))),
+        // The first colon, as libpq has it: a second one makes a port that is no number.
+        None => Some(host.split_once(':').unwrap_or((host, ""))),
     }
 }
 
@@ -288,6 +320,22 @@ mod tests {
             let info = Conninfo::parse(text).unwrap();
             assert_eq!(info.password.as_ref().map(Secret::expose), Some("hush"));
             assert!(!info.to_string().contains("hush") && !format!("{info:?}").contains("hush"));
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_part_of_a_password_is_not_told() {
+        for text in [
+            "postgres://me:hush/x@a/",
+            "postgres://me:hush:5432/",
+            "postgres://me:x?hush=1@a/",
+            "postgres://me:hush,b/",
+            "host=a password=x hush=1",
+            "host=a password=x hush='1",
+            "host=a port=hush",
+        ] {
+            let said = Conninfo::parse(text).map(|info| info.place()).unwrap_or_else(|error| error.to_string());
+            assert!(!said.contains("hush"), "{text}: {said}");
         }
     }
 
