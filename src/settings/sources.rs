@@ -142,7 +142,7 @@ fn from_file(path: &std::path::Path) -> Result<Vec<(&'static str, String)>, Erro
         }
         Err(e) => return Err(failed(e.to_string())),
     };
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| failed(without_its_line(&text, &e)))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| failed(mistake(&e, &text)))?;
     let mut found = Vec::new();
     for (key, value) in table {
         let Some(setting) = lookup(&key) else {
@@ -159,10 +159,13 @@ fn from_file(path: &std::path::Path) -> Result<Vec<(&'static str, String)>, Erro
     Ok(found)
 }
 
-/// What is wrong and in which line. The line itself, which may have a password in it, is not shown.
-fn without_its_line(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+/// Where it is and what, without the line itself, in which a password may be.
+fn mistake(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or_else(String::new, |before| format!("line {}: ", before.split('\n').count()));
+    // A key that is there twice is named with what was read for it.
+    let what = error.message().lines().next().unwrap_or_default();
+    format!("{line}{what}")
 }
 
 /// Takes the settings' flags off the front of `podgres run`'s arguments; the rest is the command.
@@ -214,6 +217,21 @@ mod tests {
         assert_eq!(flags["listen"], ":1");
         assert_eq!(flags["run-dir"], "/r");
         assert_eq!(rest, ["-c", "fsync=on", "--listen", "x"]);
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_told_without_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("podgres.toml");
+        for text in [
+            "\nreplication-password = \"hush\n",
+            "\nreplication-password = hush\n",
+            "\nreplication-password = \"hush\" x\n",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let said = from_file(&path).unwrap_err().to_string();
+            assert!(said.contains("podgres.toml: line 2: ") && !said.contains("hush"), "{said}");
+        }
     }
 
     #[test]
