@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 use super::{
     files::Rules,
     parse::{Mistake, Place},
+    tokens::anchored,
 };
 use crate::postgres::sql;
 
@@ -59,32 +60,9 @@ pub(crate) fn generate(own: &str, rules: &Rules) -> String {
         text += "#\n";
     }
     let dir = rules.path.parent().unwrap_or(Path::new("/"));
-    for line in rules.text.lines() {
-        text += &absolute(line, dir);
+    text += &anchored(&rules.text, dir);
+    if !text.ends_with('\n') {
         text.push('\n');
-    }
-    text
-}
-
-/// A line in which files are named as seen from anywhere: `@names` and (from 16 on) `include names` mean a file beside
-/// the one they are in.
-fn absolute(line: &str, dir: &Path) -> String {
-    let trimmed = line.trim_start();
-    let mut words = trimmed.splitn(2, char::is_whitespace);
-    if let (Some("include" | "include_if_exists" | "include_dir"), Some(rest)) = (words.next(), words.next()) {
-        let target = rest.split('#').next().unwrap_or_default().trim().trim_matches('"');
-        let directive = trimmed.split_whitespace().next().unwrap_or_default();
-        return format!("{directive} \"{}\"", dir.join(target).display());
-    }
-    if trimmed.starts_with('#') || !line.contains('@') {
-        return line.into();
-    }
-    let mut text = String::new();
-    for piece in line.split_inclusive(|c: char| c.is_whitespace() || c == ',') {
-        match piece.strip_prefix('@') {
-            Some(name) => text += &format!("@{}", dir.join(name).display()),
-            None => text += piece,
-        }
     }
     text
 }
@@ -157,20 +135,6 @@ mod tests {
         assert_eq!(last(own(true, false), 1), "host postgres,replication \"r\" all scram-sha-256");
         assert_eq!(last(own(false, true), 0), "hostnossl postgres,replication \"r\" all reject");
         assert_eq!(last(own(false, true), 1), "hostssl postgres,replication \"r\" all cert");
-    }
-
-    #[test]
-    fn names_of_files_are_absolute() {
-        for (line, expected) in [
-            ("local all @admins trust", "local all @/d/admins trust"),
-            ("local a,@dbs all trust", "local a,@/d/dbs all trust"),
-            ("host all me@there 0.0.0.0/0 trust", "host all me@there 0.0.0.0/0 trust"),
-            ("include more.conf # x", "include \"/d/more.conf\""),
-            ("include_dir \"/abs\"", "include_dir \"/abs\""),
-            ("# see @admins", "# see @admins"),
-        ] {
-            assert_eq!(absolute(line, Path::new("/d")), expected);
-        }
     }
 
     #[test]

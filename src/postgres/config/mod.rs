@@ -30,6 +30,7 @@ mod sizing;
 pub mod standby;
 mod start;
 mod synchronous;
+mod tokens;
 pub mod watch;
 
 use std::{
