@@ -3,7 +3,9 @@
 
 use std::{
     fs, io,
+    iter::Peekable,
     path::{Path, PathBuf},
+    str::Chars,
 };
 
 use serde::{Deserialize, Serialize};
@@ -199,15 +201,30 @@ fn unquote(text: &str) -> Option<String> {
         match chars.next()? {
             '\'' if chars.peek() == Some(&'\'') => value.extend(chars.next()),
             '\'' => return Some(value),
-            '\\' => value.push(match chars.next()? {
-                'n' => '\n',
-                't' => '\t',
-                'r' => '\r',
-                other => other,
-            }),
+            '\\' => value.push(escaped(&mut chars)?),
             other => value.push(other),
         }
     }
+}
+
+/// What a backslash and what follows it stand for: up to three octal digits are a byte.
+fn escaped(chars: &mut Peekable<Chars>) -> Option<char> {
+    Some(match chars.next()? {
+        'b' => '\x08',
+        'f' => '\x0c',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        first @ '0'..='7' => {
+            let mut number = first.to_digit(8)?;
+            for _ in 0..2 {
+                let Some(digit) = chars.peek().and_then(|c| c.to_digit(8)) else { break };
+                (number, _) = (number * 8 + digit, chars.next());
+            }
+            char::from(u8::try_from(number & 0xff).ok()?)
+        }
+        other => other,
+    })
 }
 
 /// A value as a file of settings has it.
@@ -227,6 +244,7 @@ mod tests {
             ("  Work_Mem 4MB # comment", Some(("work_mem", "4MB"))),
             ("a.b='it''s \\'so\\' # here' # there", Some(("a.b", "it's 'so' # here"))),
             ("x=''", Some(("x", ""))),
+            (r"x = '\157\b\f\7z'", Some(("x", "o\u{8}\u{c}\u{7}z"))),
             ("# work_mem = 4MB", None),
             ("", None),
             ("work_mem", None),
