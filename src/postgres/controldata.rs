@@ -124,7 +124,7 @@ impl ControlData {
     pub fn position(&self) -> Option<Position> {
         let (timeline, end) = match self.state.as_str() {
             // The shutdown checkpoint is the last record: the next one would begin behind it, at least one byte on.
-            "shut down" => (self.checkpoint_timeline, Lsn(self.checkpoint.0 + 1)),
+            "shut down" => (self.checkpoint_timeline, Lsn(self.checkpoint.0.saturating_add(1))),
             "shut down in recovery" => (self.recovery_timeline, self.recovery_end),
             _ => return None,
         };
@@ -154,6 +154,12 @@ Latest checkpoint's TimeLineID:       2
 Minimum recovery ending location:     0/0
 Min recovery ending loc's timeline:   0
 ";
+
+    #[test]
+    fn a_position_at_the_end_of_all_is_no_reason_to_end() {
+        let last = ControlData::parse(&SAID.replace("0/3000060", "FFFFFFFF/FFFFFFFF")).unwrap();
+        assert_eq!(last.position().unwrap().end, Lsn(u64::MAX));
+    }
 
     #[test]
     fn the_position_of_what_was_shut_down_in_order() {
