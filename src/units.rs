@@ -68,6 +68,14 @@ pub fn about(time: Duration) -> String {
     }
 }
 
+/// How much is shown of a text that somebody else wrote.
+const BEGINNING: usize = 200;
+
+/// The beginning of the first line of a text that somebody else wrote, as far as it is fit for a log and a terminal.
+pub fn beginning(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(BEGINNING).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +98,12 @@ mod tests {
         assert_eq!(size(1000), "1000 B");
         assert_eq!(size_of(40_265_318, 505_937_920), "38.4 of 482.5 MB");
         assert_eq!(size_of(0, 1 << 30), "0.0 of 1.0 GB");
+    }
+
+    #[test]
+    fn of_what_others_write_a_line_without_controls_is_shown() {
+        assert_eq!(beginning("no: \x1b[1mfull\nof it"), "no: [1mfull");
+        assert_eq!(beginning(&"ä".repeat(1000)).chars().count(), BEGINNING);
     }
 
     #[test]

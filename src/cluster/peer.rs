@@ -16,6 +16,7 @@ use crate::{
     ha::member::Account,
     postgres::replication::lsn::{Lsn, Timeline},
     tls::{self, Certificates, Dialled},
+    units,
 };
 
 /// How long a member may take to answer the others.
@@ -31,7 +32,7 @@ const ON_THE_WAY: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Addresses are literal: nobody waits for DNS when it counts.
-    #[error("{0:?} is no address such as 10.0.0.7:8008")]
+    #[error("{:?} is no address such as 10.0.0.7:8008", units::beginning(.0))]
     NotAnAddress(String),
     /// Nobody listens there.
     #[error("cannot connect to {address}: {source}")]
@@ -72,16 +73,15 @@ pub enum Error {
     #[error("{0} answered with more than {LONGEST} bytes, which is no account of a member")]
     TooLong(SocketAddr),
     /// The answer is no account.
-    #[error("{address} answered with what is no account of a member: {source}")]
+    #[error("{address} answered with what is no account of a member: {reason}")]
     Nonsense {
         /// Where.
         address: SocketAddr,
         /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
+        reason: String,
     },
     /// An address goes from pod to pod.
-    #[error("{address} was to be {asked} and is {answered}: the address belongs to another pod by now")]
+    #[error("{address} was to be {asked} and is {}: the address belongs to another pod by now", units::beginning(.answered))]
     Stranger {
         /// Where.
         address: SocketAddr,
@@ -191,23 +191,23 @@ pub(crate) fn understood(pod: &str, socket: SocketAddr, status: StatusCode, body
     if status != StatusCode::OK {
         return Err(refused(socket, status, &String::from_utf8_lossy(body)));
     }
-    let account: Account =
-        serde_json::from_slice(body).map_err(|source| Error::Nonsense { address: socket, source })?;
+    let account: Account = serde_json::from_slice(body).map_err(|e| nonsense(socket, &e))?;
     match account.pod == pod {
         true => Ok(account),
         false => Err(Error::Stranger { address: socket, asked: pod.into(), answered: account.pod }),
     }
 }
 
+/// The reason quotes the answer, however long that is.
+fn nonsense(address: SocketAddr, error: &serde_json::Error) -> Error {
+    Error::Nonsense { address, reason: units::beginning(&error.to_string()) }
+}
+
 /// A standby that is not there yet says only how far it is.
 fn refused(address: SocketAddr, status: StatusCode, text: &str) -> Error {
     match text.trim().parse() {
         Ok(reached) if status == StatusCode::SERVICE_UNAVAILABLE => Error::NotReplayed { address, reached },
-        _ => Error::Refused {
-            address,
-            status,
-            text: text.lines().next().unwrap_or_default().chars().take(200).collect(),
-        },
+        _ => Error::Refused { address, status, text: units::beginning(text) },
     }
 }
 

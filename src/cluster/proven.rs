@@ -11,7 +11,7 @@ use super::{
     peer::{self, Error, Line},
     proof,
 };
-use crate::settings::official::Secret;
+use crate::{settings::official::Secret, units};
 
 /// Where a kind of question is asked.
 pub struct Door {
@@ -66,7 +66,8 @@ pub fn read<Q: DeserializeOwned>(door: &Door, password: &Secret, asked: &Asked) 
     if challenge.is_empty() || !proof::is_right(password, door.asked, &said(challenge, body), proof) {
         return Err("a member of the cluster is to ask this, who knows the password of replication".into());
     }
-    serde_json::from_slice(body).map_err(|e| format!("this is no question for {}: {e}", door.path))
+    serde_json::from_slice(body)
+        .map_err(|e| format!("this is no question for {}: {}", door.path, units::beginning(&e.to_string())))
 }
 
 /// The answer to the question with this nonce, and its proof.
@@ -145,13 +146,14 @@ pub(crate) fn understood<A: DeserializeOwned>(
 ) -> Result<A, String> {
     let text = String::from_utf8_lossy(body);
     if status != StatusCode::OK {
-        return Err(text.lines().next().unwrap_or_default().chars().take(200).collect());
+        return Err(units::beginning(&text));
     }
     let proof = header(headers, proof::HEADER);
     if !proof::is_right(password, door.answered, format!("{nonce}\n{text}").as_bytes(), &proof) {
         return Err("who answers does not know the password of replication".into());
     }
-    serde_json::from_slice(body).map_err(|e| format!("what it answers makes no sense: {e}"))
+    serde_json::from_slice(body)
+        .map_err(|e| format!("what it answers makes no sense: {}", units::beginning(&e.to_string())))
 }
 
 #[cfg(test)]

@@ -8,10 +8,13 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::objects::{LeaseObject, PodObject};
-use crate::ha::{
-    lease::{Began, Free, Lease},
-    member::Pod,
-    record::Record,
+use crate::{
+    ha::{
+        lease::{Began, Free, Lease},
+        member::Pod,
+        record::Record,
+    },
+    units,
 };
 
 pub(super) const CLUSTER: &str = "podgres.io/cluster";
@@ -31,7 +34,11 @@ const PAUSED: &str = "podgres.io/paused";
 /// A Lease with an annotation that makes no sense. Nobody may stand by it; the leader in office, whom its own instance
 /// tells that it is, may write it anew over this version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the annotation {annotation} of the Lease makes no sense: {why}; it says {value:?}")]
+#[error(
+    "the annotation {annotation} of the Lease makes no sense: {}; it says {:?}",
+    units::beginning(why),
+    units::beginning(value)
+)]
 pub struct Nonsense {
     /// `metadata.resourceVersion`.
     pub version: String,
