@@ -4,6 +4,7 @@
 
 use std::{cell::LazyCell, path::Path, time::Duration};
 
+use axum::Router;
 use libfuzzer_sys::fuzz_target;
 use podgres::{
     cluster::{consent, proven, vote},
@@ -31,24 +32,37 @@ const ASKED: &str =
 const LONGEST: Duration = Duration::from_secs(61);
 
 thread_local! {
-    // Time passes when nobody has anything to do.
-    static RUNTIME: LazyCell<Runtime> = LazyCell::new(|| {
-        Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
-    });
+    static WORLD: LazyCell<World> = LazyCell::new(World::new);
+}
+
+/// What there is but for the connection.
+struct World {
+    runtime: Runtime,
+    tasks: LocalSet,
+    router: Router,
+}
+
+impl World {
+    fn new() -> Self {
+        let (events, inbox) = mpsc::channel(8);
+        let tasks = LocalSet::new();
+        tasks.spawn_local(answer(inbox));
+        let password = Some(Secret::new(PASSWORD));
+        let api = Api::new(events, Login { user: "postgres".into(), password }, Path::new("/nowhere"), None);
+        // Time passes when nobody has anything to do.
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+        Self { runtime, tasks, router: fuzzing::router(api) }
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
-    RUNTIME.with(|runtime| LocalSet::new().block_on(runtime, talk(data)));
+    WORLD.with(|world| world.tasks.block_on(&world.runtime, talk(data, world.router.clone())));
 });
 
-async fn talk(data: &[u8]) {
+async fn talk(data: &[u8], router: Router) {
     let begun = tokio::time::Instant::now();
     let (mut client, server) = tokio::io::duplex(64 << 10);
-    let (events, inbox) = mpsc::channel(8);
-    spawn_local(answer(inbox));
-    let password = Some(Secret::new(PASSWORD));
-    let api = Api::new(events, Login { user: "postgres".into(), password }, Path::new("/nowhere"), None);
-    let serving = spawn_local(fuzzing::serve(server, fuzzing::router(api)));
+    let serving = spawn_local(fuzzing::serve(server, router));
     let mut said = Vec::new();
     let _ = client.write_all(data).await;
     let _ = client.shutdown().await;
@@ -90,7 +104,8 @@ fn ask<Q: serde::de::DeserializeOwned>(door: &proven::Door, asked: MemberAsked) 
 }
 
 fn snapshot() -> Snapshot {
-    let memory = Memory { phase: Phase::Running { role: Role::Standby }, ..Memory::default() };
+    let mut memory = Memory::default();
+    memory.phase = Phase::Running { role: Role::Standby };
     Snapshot {
         memory,
         now: Duration::from_secs(60),

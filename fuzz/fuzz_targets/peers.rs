@@ -45,11 +45,15 @@ fuzz_target!(|data: &[u8]| {
 
 async fn answered(data: &[u8]) {
     let (client, mut server) = tokio::io::duplex(256 << 10);
-    server.write_all(data).await.expect("there is room");
-    server.shutdown().await.expect("it can be ended");
-    let answer = fuzzing::answer(client).await;
-    // Whatever was asked is there by now.
-    drop(server.read_u8().await);
+    let talk = async {
+        // An answer to nothing is none.
+        let _ = server.read(&mut [0; 4096]).await;
+        let _ = server.write_all(data).await;
+        let _ = server.shutdown().await;
+        // It stays until the answer is understood.
+        server
+    };
+    let (answer, _server) = tokio::join!(fuzzing::answer(client), talk);
     match answer {
         Err(error) => fit_to_show(&error.to_string()),
         Ok((status, headers, body)) => {
