@@ -51,12 +51,11 @@ fn setting(line: &[u8]) -> Option<(String, String)> {
         None => {
             let (word, rest) =
                 split(rest, |b| letter(b) || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b':' | b'/'));
-            (word.to_vec(), rest)
+            (!word.is_empty()).then(|| (word.to_vec(), rest))?
         }
     };
     let over = matches!(blank(rest).first(), None | Some(b'#'));
-    let empty = value.is_empty() && !line.contains(&b'\'');
-    (well && over && !empty && line.is_ascii())
+    (well && over && line.is_ascii())
         .then(|| (String::from_utf8_lossy(name).to_ascii_lowercase(), String::from_utf8_lossy(&value).into_owned()))
 }
 

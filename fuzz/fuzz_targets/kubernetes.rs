@@ -13,7 +13,7 @@ use podgres::{
 use serde_json::{Map, Value, json};
 
 /// What is said of a Lease goes into the log, the status and Events, which the API bounds.
-const LONGEST: usize = 1024;
+const LONGEST: usize = 4096;
 
 /// In the order of the lines of an input. Each is on the object unless its line is empty.
 const OF_LEASES: [&str; 10] =

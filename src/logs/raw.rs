@@ -29,7 +29,9 @@ pub(super) fn cut_raw(logger: &str, line: &[u8], cut: u64, format: Format, out: 
         Record { ts: Some(ts), level, logger, msg: Value::Text(message), fields: &fields[skip..] }.write(format, out);
     } else {
         let level = level(&text).unwrap_or(Level::Info);
-        Record { ts: None, level, logger, msg: Value::Text(&text), fields: &[truncated][skip..] }.write(format, out);
+        let hidden = secrets::without_secret(&text);
+        let text = hidden.as_deref().unwrap_or(&text);
+        Record { ts: None, level, logger, msg: Value::Text(text), fields: &[truncated][skip..] }.write(format, out);
     }
 }
 
@@ -111,6 +113,15 @@ mod tests {
         let expected = serde_json::json!({"ts": "2026-11-23T10:11:12.123Z", "level": "info", "logger": "postgres",
             "msg": "starting PostgreSQL: 15", "pid": 42, "error_severity": "LOG"});
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_value_that_nobody_is_to_see_is_hidden_with_the_prefix_and_without() {
+        for (prefix, pid) in [("2026-11-23 10:11:12.123 UTC [42] LOG:  ", true), ("", false)] {
+            let json = parsed("x", format!("{prefix}parameter \"primary_conninfo\" changed to \"hush\"").as_bytes());
+            assert_eq!(json["msg"], "parameter \"primary_conninfo\" changed to \"…\"");
+            assert_eq!(json.get("pid").is_some(), pid);
+        }
     }
 
     #[test]
