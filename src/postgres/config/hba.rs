@@ -61,7 +61,7 @@ pub(crate) fn generate(own: &str, rules: &Rules) -> String {
     }
     let dir = rules.path.parent().unwrap_or(Path::new("/"));
     text += &anchored(&rules.text, dir);
-    if !text.ends_with('\n') {
+    if !rules.text.is_empty() && !rules.text.ends_with('\n') {
         text.push('\n');
     }
     text
@@ -135,6 +135,14 @@ mod tests {
         assert_eq!(last(own(true, false), 1), "host postgres,replication \"r\" all scram-sha-256");
         assert_eq!(last(own(false, true), 0), "hostnossl postgres,replication \"r\" all reject");
         assert_eq!(last(own(false, true), 1), "hostssl postgres,replication \"r\" all cert");
+    }
+
+    #[test]
+    fn each_of_the_users_lines_is_there_even_a_last_one_without_its_end() {
+        for user in ["", "a", "a\n", "include \"x \\\ny", "local all @\"x \\\ny"] {
+            let text = generate(&own_rules("r"), &rules(user));
+            assert_eq!(text.lines().count(), OWN_LINES + user.lines().count(), "{text}");
+        }
     }
 
     #[test]
