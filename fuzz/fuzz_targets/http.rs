@@ -24,12 +24,14 @@ use tokio::{
 
 const PASSWORD: &str = "hush-4711";
 
-/// The one question whose proof is in the corpus: whatever else is taken for a member's is a forgery.
+/// The one question whose proof is in the corpus, with a challenge: whatever else is taken for a member's is a forgery.
 const ASKED: &str =
     r#"{"cluster":"demo","term":7,"candidate":"demo-1","pod":"demo-0","instance":"i","nonce":"0011223344556677"}"#;
 
+const CHALLENGE: &str = "7.a.b";
+
 /// As long as a connection may last, and a moment.
-const LONGEST: Duration = Duration::from_secs(61);
+const LONGEST: Duration = Duration::from_secs(121);
 
 thread_local! {
     static WORLD: LazyCell<World> = LazyCell::new(World::new);
@@ -48,7 +50,13 @@ impl World {
         let tasks = LocalSet::new();
         tasks.spawn_local(answer(inbox));
         let password = Some(Secret::new(PASSWORD));
-        let api = Api::new(events, Login { user: "postgres".into(), password }, Path::new("/nowhere"), None);
+        let api = Api::new(
+            events,
+            Login { user: "postgres".into(), password },
+            Path::new("/nowhere"),
+            None,
+            Default::default(),
+        );
         // Time passes when nobody has anything to do.
         let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
         Self { runtime, tasks, router: fuzzing::router(api) }
@@ -94,13 +102,14 @@ async fn answer(mut inbox: mpsc::Receiver<Event>) {
     }
 }
 
-fn ask<Q: serde::de::DeserializeOwned>(door: &proven::Door, asked: MemberAsked) {
+fn ask<Q: serde::de::DeserializeOwned>(door: &proven::Door, MemberAsked { asked, reply }: MemberAsked) {
     assert!(asked.body.len() <= 4096);
-    let read = proven::read::<Q>(door, &Secret::new(PASSWORD), &asked.body, &asked.proof);
+    let read = proven::read::<Q>(door, &Secret::new(PASSWORD), &asked);
     if read.is_ok() {
         assert_eq!(String::from_utf8_lossy(&asked.body), ASKED, "a forgery");
+        assert_eq!(asked.challenge, CHALLENGE, "a forgery");
     }
-    let _ = asked.reply.send(read.map(|_| ("{}".into(), "00".into())));
+    let _ = reply.send(read.map(|_| ("{}".into(), "00".into())).map_err(Into::into));
 }
 
 fn snapshot() -> Snapshot {
@@ -119,5 +128,6 @@ fn snapshot() -> Snapshot {
         waiting: None,
         account: None,
         cluster: None,
+        tls: None,
     }
 }

@@ -201,7 +201,7 @@ mod tests {
         let of = |purpose: &str, said: &str| proof::of(&password, purpose, said.as_bytes());
         let told = async |status, proof: String| {
             let address = answers(status, proof, "7").await;
-            ask::<u8>(&door, &password, &address, "nonce", &"question").await
+            ask::<u8>(&Line::default(), &door, &password, &address, "nonce", &"question").await
         };
         assert_eq!(told(StatusCode::OK, of("y", "nonce\n7")).await, Ok(7));
         let another = [of("y", "another\n7"), of("y", "nonce\n8"), of("x", "nonce\n7"), of("y", "7"), String::new()];

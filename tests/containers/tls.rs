@@ -1,6 +1,10 @@
 //! TLS: of clients, of standbys and of the HTTP port; and certificates that change.
 
-use std::process::{Child, Command};
+use std::{
+    io::Write,
+    net::TcpStream,
+    process::{Child, Command},
+};
 
 use crate::{harness::*, made::Ca};
 
@@ -220,6 +224,54 @@ fn with_a_ca_of_clients_standbys_need_a_certificate_and_no_password() {
 fn client_password(primary: &Container) -> String {
     primary.sql("alter role podgres password 'known'");
     "known".into()
+}
+
+/// What the manager has for itself, in KiB.
+fn anonymous(server: &Container) -> u64 {
+    let path = format!("/proc/{}/status", server.inspect("{{.State.Pid}}"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let line = text.lines().find_map(|l| l.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// So many handshakes, each with a question.
+#[allow(clippy::disallowed_methods, reason = "not PID 1")]
+fn shake_hands(server: &Container, times: usize) {
+    let url = format!("https://{}:8008/livez?[1-{times}]", address(server));
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--insecure", "--header", "connection: close", "--max-time", "10", &url]);
+    let output = curl.output().expect("curl can be executed");
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// Clients that begin with a handshake and go no further.
+fn begin_handshakes(server: &Container, clients: usize) -> Vec<TcpStream> {
+    let address = format!("{}:8008", address(server));
+    let begin = |_| {
+        let mut stream = TcpStream::connect(&address).expect("a connection");
+        // The head of a record with a ClientHello of 512 bytes, of which none come.
+        stream.write_all(&[22, 3, 1, 2, 0, 1]).expect("it takes some bytes");
+        stream
+    };
+    (0..clients).map(begin).collect()
+}
+
+#[test]
+fn handshakes_leave_nothing_behind() {
+    let (world, ca) = (World::new(17), Ca::new("one"));
+    let server = world.server(&certificate(&ca), &[]).ready();
+    shake_hands(&server, 200);
+    let before = anonymous(&server);
+    shake_hands(&server, 2000);
+    let slow = begin_handshakes(&server, 300);
+    shake_hands(&server, 20);
+    drop(slow);
+    let most = before + 2048;
+    wait_or(
+        || format!("at most {most} KiB after the handshakes, {before} before them, not {}", anonymous(&server)),
+        || (anonymous(&server) <= most).then_some(()),
+    );
+    println!("{before} KiB before 2,020 handshakes, {} after them", anonymous(&server));
 }
 
 #[test]

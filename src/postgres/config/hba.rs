@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn each_of_the_users_lines_is_there_even_a_last_one_without_its_end() {
         for user in ["", "a", "a\n", "include \"x \\\ny", "local all @\"x \\\ny"] {
-            let text = generate(&own_rules("r"), &rules(user));
+            let text = generate(&own_rules(Some("r"), Tls::default()), &rules(user));
             assert_eq!(text.lines().count(), OWN_LINES + user.lines().count(), "{text}");
         }
     }
