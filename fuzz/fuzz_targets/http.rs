@@ -7,7 +7,13 @@ use std::{cell::LazyCell, path::Path, time::Duration};
 use axum::Router;
 use libfuzzer_sys::fuzz_target;
 use podgres::{
-    cluster::{consent, proven, vote},
+    cluster::{
+        consent,
+        fresh::Challenges,
+        peer::Line,
+        proven::{self, Unanswered},
+        vote,
+    },
     fuzzing,
     http::Api,
     lifecycle::{Memory, Phase, Role},
@@ -24,14 +30,16 @@ use tokio::{
 
 const PASSWORD: &str = "hush-4711";
 
-/// The one question whose proof is in the corpus, with a challenge: whatever else is taken for a member's is a forgery.
+/// The one question whose proof is in the corpus: whatever else is taken for a member's is a forgery.
 const ASKED: &str =
     r#"{"cluster":"demo","term":7,"candidate":"demo-1","pod":"demo-0","instance":"i","nonce":"0011223344556677"}"#;
 
-const CHALLENGE: &str = "7.a.b";
+/// The challenge that it is proven with, and when it is asked.
+const CHALLENGE: &str = "5000.0123456789abcdef.8d355537d7c5487825715e68e3b60501577eab79d00ab64425c9a2938d504ed4";
+const NOW: Duration = Duration::from_secs(6);
 
 /// As long as a connection may last, and a moment.
-const LONGEST: Duration = Duration::from_secs(121);
+const LONGEST: Duration = Duration::from_secs(61);
 
 thread_local! {
     static WORLD: LazyCell<World> = LazyCell::new(World::new);
@@ -50,13 +58,8 @@ impl World {
         let tasks = LocalSet::new();
         tasks.spawn_local(answer(inbox));
         let password = Some(Secret::new(PASSWORD));
-        let api = Api::new(
-            events,
-            Login { user: "postgres".into(), password },
-            Path::new("/nowhere"),
-            None,
-            Default::default(),
-        );
+        let api =
+            Api::new(events, Login { user: "postgres".into(), password }, Path::new("/nowhere"), None, Line::default());
         // Time passes when nobody has anything to do.
         let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
         Self { runtime, tasks, router: fuzzing::router(api) }
@@ -102,14 +105,20 @@ async fn answer(mut inbox: mpsc::Receiver<Event>) {
     }
 }
 
-fn ask<Q: serde::de::DeserializeOwned>(door: &proven::Door, MemberAsked { asked, reply }: MemberAsked) {
+fn ask<Q: serde::de::DeserializeOwned>(door: &proven::Door, asked: MemberAsked) {
+    let MemberAsked { asked, reply } = asked;
     assert!(asked.body.len() <= 4096);
-    let read = proven::read::<Q>(door, &Secret::new(PASSWORD), &asked);
+    let (password, challenges) = (Secret::new(PASSWORD), Challenges::of("i"));
+    let fresh = challenges.is_fresh(&password, NOW, &asked.challenge);
+    assert_eq!(fresh, asked.challenge == CHALLENGE, "a challenge that nobody gave, or that is not known again");
+    let read = proven::read::<Q>(door, &password, &asked);
     if read.is_ok() {
-        assert_eq!(String::from_utf8_lossy(&asked.body), ASKED, "a forgery");
-        assert_eq!(asked.challenge, CHALLENGE, "a forgery");
+        assert_eq!((&*String::from_utf8_lossy(&asked.body), &*asked.challenge), (ASKED, CHALLENGE), "a forgery");
     }
-    let _ = reply.send(read.map(|_| ("{}".into(), "00".into())).map_err(Into::into));
+    let _ = reply.send(match fresh {
+        true => read.map(|_| ("{}".into(), "00".into())).map_err(Unanswered::Refused),
+        false => Err(Unanswered::Challenged(challenges.give(&password, NOW))),
+    });
 }
 
 fn snapshot() -> Snapshot {

@@ -6,7 +6,13 @@ use std::cell::LazyCell;
 
 use libfuzzer_sys::fuzz_target;
 use podgres::{
-    cluster::{consent, notes::Notes, proof, proven, vote},
+    cluster::{
+        consent,
+        notes::Notes,
+        proof,
+        proven::{self, Asked},
+        vote,
+    },
     fuzzing,
     ha::votes::Vote,
     settings::official::Secret,
@@ -76,18 +82,19 @@ async fn answered(data: &[u8]) {
 /// A question of somebody who knows the password.
 fn asked<Q: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(door: &proven::Door, body: &[u8]) {
     let password = Secret::new(PASSWORD);
-    let right = proof::of(&password, door.asked, &[b"7.a.b\n", body].concat());
-    let read = |proof: &str| {
-        let asked = proven::Asked { body: body.to_vec(), challenge: "7.a.b".into(), proof: proof.into() };
+    let right = proof::of(&password, door.asked, &[b"c\n", body].concat());
+    let read = |challenge: &str, proof: &str| {
+        let asked = Asked { body: body.to_vec(), challenge: challenge.into(), proof: proof.into() };
         proven::read::<Q>(door, &password, &asked)
     };
-    match read(&right) {
+    match read("c", &right) {
         Ok(question) => same(&question),
         Err(why) => fit_to_show(&why),
     }
     let wrong = format!("{}{}", &right[1..], &right[..1]);
-    assert!(wrong == right || read(&wrong).is_err());
-    assert!(read(&String::from_utf8_lossy(body)).is_err());
+    assert!(wrong == right || read("c", &wrong).is_err());
+    assert!(read("d", &right).is_err() && read("", &right).is_err());
+    assert!(read("c", &String::from_utf8_lossy(body)).is_err());
 }
 
 fn noted(data: &[u8]) {
