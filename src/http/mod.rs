@@ -21,7 +21,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 pub use api::Api;
 
@@ -57,7 +57,7 @@ pub enum Error {
 /// # Errors
 /// When a port that was asked for cannot be used.
 pub async fn serve_http(listen: Listen, api: Api, certificates: Option<Certificates>) -> Result<(), Error> {
-    let listener = match bind(listen).await {
+    let listener = match bind(listen) {
         Ok(listener) => listener,
         Err(error) if !listen.explicit => {
             tracing::warn!("{error}; going on without probes over HTTP");
@@ -97,15 +97,25 @@ fn without_tls(api: Api, only: bool) -> Router {
 }
 
 /// Where the kernel has no IPv6 "everywhere" means IPv4.
-async fn bind(listen: Listen) -> Result<TcpListener, Error> {
+fn bind(listen: Listen) -> Result<TcpListener, Error> {
     let failed = |source| Error::Listen { address: listen.address, source };
-    match TcpListener::bind(listen.address).await {
+    match listener(listen.address) {
         Err(e) if listen.address.ip().is_unspecified() && e.raw_os_error() == Some(nix::libc::EAFNOSUPPORT) => {
-            let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], listen.address.port()));
-            TcpListener::bind(everywhere).await.map_err(failed)
+            listener(std::net::SocketAddr::from(([0, 0, 0, 0], listen.address.port()))).map_err(failed)
         }
         result => result.map_err(failed),
     }
+}
+
+/// So many may wait to be accepted. Of more than that the kernel says nothing to the next, a probe perhaps, which tries again
+/// a second later.
+const WAITING: u32 = 1024;
+
+fn listener(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 /// Serves commands on the socket `path`, for its owner only.
