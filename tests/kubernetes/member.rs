@@ -278,9 +278,8 @@ impl<'c> Member<'c> {
 
     /// A token in its file that lives as long as a Secret.
     pub fn bind_token(&self, secret: &Value) {
-        let metadata = &secret["metadata"];
-        let to = json!({"kind": "Secret", "name": metadata["name"], "uid": metadata["uid"]});
-        self.exchange("token", &token(self.cluster, &to));
+        let (name, uid) = (&secret["metadata"]["name"], &secret["metadata"]["uid"]);
+        self.exchange("token", &token(self.cluster, &json!({"kind": "Secret", "name": name, "uid": uid})));
     }
 
     /// Exchanges a file of its service account in one step, as a kubelet does.
