@@ -74,6 +74,7 @@ pub(super) fn command() -> Command {
                 .default_value("250m")
                 .value_parser(cpu),
         )
+        .arg(argument("tls-secret", "NAME", "Secret with the members' certificate", TLS_SECRET).value_parser(secret))
         .arg(argument("password-file", "FILE", "Print the Secret too, with this password", PASSWORD_FILE))
         .arg(argument("kubernetes", "VERSION", "Version of the cluster", KUBERNETES).value_parser(version))
 }
@@ -105,6 +106,10 @@ const MEMORY: &str = "\
 The memory of each member, such as 4Gi: requested, and the limit. podgres sizes PostgreSQL's buffers to it.";
 const CPU: &str = "\
 The processors that each member requests, such as 2 or 500m. There is no limit: what is idle may be used.";
+const TLS_SECRET: &str = "\
+A Secret of the type kubernetes.io/tls, with ca.crt beside tls.crt and tls.key, as cert-manager makes them: TLS for
+PostgreSQL, for HTTP and between the members. Probes ask over HTTPS then. With `tls-only = \"true\"` in podgres.toml
+of the ConfigMap nobody does without.";
 const PASSWORD_FILE: &str = "\
 Read the superuser's password from this file (/dev/stdin: from the standard input) and print the Secret that holds it,
 too. Without this flag no Secret is printed, and the first lines of the output say how to make one.";
@@ -137,6 +142,8 @@ fn print(matches: &ArgMatches) -> Result<String, String> {
         ("storage-class", text("storage-class").map(scalar)),
         ("memory", text("memory")),
         ("cpu", text("cpu")),
+        ("tls", text("tls-secret").map(|_| String::new())),
+        ("tls-secret", text("tls-secret").map(scalar)),
         ("policy", Some(policy.to_string())),
         // A JSON text is a YAML text, whatever is in it.
         ("password", password.map(|p| serde_json::Value::String(p).to_string())),
@@ -195,9 +202,17 @@ fn namespace(text: &str) -> Result<String, String> {
     wanted(is_label(text), text, "at most 63 lower-case letters, digits and hyphens, no hyphen at either end")
 }
 
-/// A DNS subdomain (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>).
+fn secret(text: &str) -> Result<String, String> {
+    wanted(is_subdomain(text), text, "the name of a Secret")
+}
+
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>
+fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 fn storage_class(text: &str) -> Result<String, String> {
-    wanted(text.len() <= 253 && text.split('.').all(is_label), text, "the name of a StorageClass")
+    wanted(is_subdomain(text), text, "the name of a StorageClass")
 }
 
 /// Not the whole grammar of references, which the nodes know; nothing that means something to YAML.

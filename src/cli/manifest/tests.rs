@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod network;
+mod tls;
 
 fn text(arguments: &[&str]) -> Result<String, String> {
     let all = [&["manifest"], arguments].concat();
