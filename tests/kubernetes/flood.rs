@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -62,9 +62,12 @@ fn garbage(seed: usize, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
+/// Some hundred a second are taken also where there is little time for it.
+const LONGEST: Duration = Duration::from_secs(240);
+
 /// Sends nonsense in so many requests, over a connection each, from several threads at once; waits for the end of it.
 pub fn send_nonsense(address: Ipv4Addr, requests: usize) {
-    let next = AtomicUsize::new(0);
+    let (next, begun) = (AtomicUsize::new(0), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -73,6 +76,7 @@ pub fn send_nonsense(address: Ipv4Addr, requests: usize) {
                     if n >= requests {
                         return;
                     }
+                    assert!(begun.elapsed() < LONGEST, "{n} of {requests} requests were taken within {LONGEST:?}");
                     send(address, &nonsense(n));
                 }
             });
