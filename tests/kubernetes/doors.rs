@@ -28,8 +28,8 @@ const PROBE: Duration = Duration::from_secs(5);
 const FENCED: Duration = Duration::from_secs(8);
 /// What the first flood may leave in memory: the allocator keeps some of what 64 answers that nobody reads took at one time.
 const FIRST_KB: u64 = 4096;
-/// And each further one, as there is room already.
-const AGAIN_KB: u64 = 512;
+/// And another one, for which there is room already.
+const AGAIN_KB: u64 = 1536;
 
 /// Something that a thread does again and again until it is told to stop.
 struct Again<T> {
