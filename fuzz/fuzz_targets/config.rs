@@ -120,7 +120,8 @@ fn rules(text: &str) {
     let users = read(text, Path::new(USERS));
     let expected: Vec<_> = ours.into_iter().chain(users).collect();
     assert_eq!(lines, expected, "{all}");
-    assert_eq!(all.lines().count(), 4 + text.lines().count());
+    let (_, without) = fuzzing::hba(user, &format!("{USERS}/pg_hba.conf"), "");
+    assert_eq!(all.lines().count(), without.lines().count() + text.lines().count());
 }
 
 #[derive(Debug, PartialEq)]

@@ -93,6 +93,7 @@ fn as_json(came: &[u8], logged: &Map<String, Value>) {
     let text = String::from_utf8_lossy(came);
     let members = text.starts_with("{\"timestamp\":").then(|| serde_json::from_str::<Map<String, Value>>(&text).ok());
     let members = match members.flatten() {
+        _ if logged.contains_key("truncated_bytes") => return as_text(came, logged),
         Some(members) if logged.contains_key("message") || logged["msg"] != *text => members,
         // Another form, or torn.
         _ => return as_text(came, logged),
