@@ -3,9 +3,7 @@
 
 use std::{
     fs, io,
-    iter::Peekable,
     path::{Path, PathBuf},
-    str::Chars,
 };
 
 use serde::{Deserialize, Serialize};
@@ -195,36 +193,37 @@ pub fn parse_line(line: &str) -> Option<(String, String)> {
 
 /// The text up to the closing quote; a quote within is doubled or has a backslash (`DeescapeQuotedString`).
 fn unquote(text: &str) -> Option<String> {
-    let mut value = String::new();
-    let mut chars = text.chars().peekable();
+    let (mut value, mut rest) = (Vec::new(), text.as_bytes());
     loop {
-        match chars.next()? {
-            '\'' if chars.peek() == Some(&'\'') => value.extend(chars.next()),
-            '\'' => return Some(value),
-            '\\' => value.push(escaped(&mut chars)?),
-            other => value.push(other),
-        }
+        let (byte, after) = match rest {
+            [b'\'', b'\'', after @ ..] => (b'\'', after),
+            [b'\'', ..] => return Some(String::from_utf8_lossy(&value).into_owned()),
+            [b'\\', after @ ..] => escaped(after)?,
+            [byte, after @ ..] => (*byte, after),
+            [] => return None,
+        };
+        value.push(byte);
+        rest = after;
     }
 }
 
-/// What a backslash and what follows it stand for: up to three octal digits are a byte.
-fn escaped(chars: &mut Peekable<Chars>) -> Option<char> {
-    Some(match chars.next()? {
-        'b' => '\x08',
-        'f' => '\x0c',
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        first @ '0'..='7' => {
-            let mut number = first.to_digit(8)?;
-            for _ in 0..2 {
-                let Some(digit) = chars.peek().and_then(|c| c.to_digit(8)) else { break };
-                (number, _) = (number * 8 + digit, chars.next());
-            }
-            char::from(u8::try_from(number & 0xff).ok()?)
-        }
-        other => other,
-    })
+/// What follows a backslash stands for a byte: up to three octal digits, or one of these letters.
+fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
+    let digits = text.iter().take(3).take_while(|b| matches!(b, b'0'..=b'7')).count();
+    if digits > 0 {
+        let (octal, after) = text.split_at(digits);
+        return Some((octal.iter().fold(0_u8, |n, digit| n.wrapping_mul(8).wrapping_add(digit - b'0')), after));
+    }
+    let (first, after) = text.split_first()?;
+    let byte = match first {
+        b'b' => 8,
+        b'f' => 12,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        other => *other,
+    };
+    Some((byte, after))
 }
 
 /// A value as a file of settings has it.
@@ -244,6 +243,7 @@ mod tests {
             ("  Work_Mem 4MB # comment", Some(("work_mem", "4MB"))),
             ("a.b='it''s \\'so\\' # here' # there", Some(("a.b", "it's 'so' # here"))),
             ("x=''", Some(("x", ""))),
+            (r"x = '\303\244\501'", Some(("x", "äA"))),
             (r"x = '\157\b\f\7z'", Some(("x", "o\u{8}\u{c}\u{7}z"))),
             ("# work_mem = 4MB", None),
             ("", None),
