@@ -97,3 +97,28 @@ fn a_process_that_holds_the_control_socket_keeps_nobody_from_asking() {
     let open = container.exec(&["bash", "-c", "grep -c control.sock /proc/net/unix"]);
     assert!(stdout(&open).parse::<u32>().expect("a number") < 100, "{open:?}");
 }
+
+#[test]
+fn whoever_asks_over_http_learns_nothing_of_what_clients_store_and_ask() {
+    let queries = "broken:\n  query: SELECT CAST('marker-data' AS int) AS x\n  metrics:\n    - x: {usage: GAUGE, description: x}\n";
+    let config = Files::new(&[("queries.yaml", 0o644, queries)]);
+    let mount = config.at("/etc/podgres");
+    let container = Container::postgres(17, &["-v", &mount], &[]).ready();
+    container.sql("create table t (t text); insert into t values ('marker-data')");
+    for wrong in ["select 'marker-data'::int", "select pg_sleep(600) /* marker-data */"] {
+        let begun = docker(&["exec", "--detach", &container.name, "psql", "-U", "postgres", "-c", wrong]);
+        assert!(begun.status.success(), "{begun:?}");
+    }
+    container.wait_for_message("marker-data");
+    let asked = "select count(*) from pg_stat_activity where query ~ 'marker-data' and pid <> pg_backend_pid()";
+    wait_for("the query", || (container.sql(asked) != "0").then_some(()));
+    let paths =
+        ["/livez", "/startupz", "/readyz", "/primary", "/replica", "/read-only", "/member", "/status", "/metrics"];
+    let shown: String = paths.iter().map(|path| container.http(path).1).collect();
+    let failed = shown.lines().find(|line| line.starts_with("podgres_custom_query_errors_total"));
+    assert!(failed.is_some_and(|line| !line.ends_with(" 0")), "{failed:?}");
+    assert!(!shown.contains("marker-data") && !shown.contains("hush-hush"), "{shown}");
+    for path in ["/settings", "/restart", "/promote", "/control.sock"] {
+        assert_eq!(container.http(path).0, 404, "{path}");
+    }
+}
