@@ -271,7 +271,7 @@ fn handshakes_leave_nothing_behind() {
         || format!("at most {most} KiB after the handshakes, {before} before them, not {}", anonymous(&server)),
         || (anonymous(&server) <= most).then_some(()),
     );
-    println!("{before} KiB before 2,020 handshakes, {} after them", anonymous(&server));
+    eprintln!("{before} KiB before 2,020 handshakes, {} after them", anonymous(&server));
 }
 
 #[test]

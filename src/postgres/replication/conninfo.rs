@@ -198,7 +198,7 @@ fn check(key: &str) -> Result<(), Error> {
     let slip = |known: &&str| strsim::damerau_levenshtein(known, key) <= most;
     match KEYWORDS.contains(&key) {
         true => Ok(()),
-        false => Err(Error::Keyword(KEYWORDS.iter().any(|known| slip(&known)).then(|| key.into()))),
+        false => Err(Error::Keyword(KEYWORDS.iter().any(slip).then(|| key.into()))),
     }
 }
 
