@@ -38,7 +38,7 @@ fn stretched(data: &[u8]) -> Vec<u8> {
     let mut rest = data.iter();
     while let Some(&byte) = rest.next() {
         match (byte, rest.as_slice().first()) {
-            (0xff, Some(&count)) if out.len() < 16 * fuzzing::MAX_LINE => {
+            (0xff, Some(&count)) if out.len() < 3 * fuzzing::MAX_LINE => {
                 rest.next();
                 let last = out[out.len().saturating_sub(16)..].to_vec();
                 out.extend(last.repeat(usize::from(count)));
