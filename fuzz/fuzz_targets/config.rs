@@ -140,8 +140,11 @@ fn read(text: &str, dir: &Path) -> Vec<Vec<Vec<Token>>> {
     let mut lines = text.split('\n');
     while let Some(first) = lines.next() {
         let mut line = first.trim_end_matches('\r').to_string();
-        while line.ends_with('\\') {
+        // Of two backslashes before two ends of lines only the second joins.
+        let mut joined = 0;
+        while line.len() > joined && line.ends_with('\\') {
             line.pop();
+            joined = line.len();
             let Some(next) = lines.next() else { break };
             line += next.trim_end_matches('\r');
         }
