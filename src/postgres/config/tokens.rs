@@ -76,7 +76,8 @@ fn line(text: &str) -> (Vec<Token>, usize) {
     let mut at = 0;
     while let Some(c) = text[at..].chars().next() {
         let next = at + c.len_utf8();
-        let joined = text[next..].trim_start_matches('\r').strip_prefix('\n');
+        let over = text[next..].trim_start_matches('\r');
+        let joined = over.strip_prefix('\n');
         match c {
             '\n' => {
                 tokens.extend(ended(token, at, false));
@@ -87,7 +88,9 @@ fn line(text: &str) -> (Vec<Token>, usize) {
                 at = text.len() - joined.map_or(0, str::len);
                 continue;
             }
-            '\r' if joined.is_some() || text[next..].is_empty() => {}
+            '\r' if joined.is_some() || over.is_empty() => {}
+            // Where the file ends there is nothing to join, and it is in no name.
+            '\\' if over.is_empty() => break,
             ',' if !inside => tokens.extend(ended(token.take(), at, true)),
             '#' if !inside => {
                 tokens.extend(ended(token.take(), at, false));
@@ -109,7 +112,7 @@ fn line(text: &str) -> (Vec<Token>, usize) {
         }
         at = next;
     }
-    tokens.extend(ended(token, text.len(), false));
+    tokens.extend(ended(token, at, false));
     (tokens, text.len())
 }
 
@@ -159,6 +162,7 @@ mod tests {
             ("include \\\nmore.conf\n", "include \\\n/d/more.conf\n"),
             ("local \"a \\\n@b\" all trust\r\nx", "local \"a \\\n@b\" all trust\r\nx"),
             ("local all @ad\\\r\nmins trust", "local all @/d/admins\\\n trust"),
+            ("local all @x\\\\", "local all @/d/x\\\\"),
             ("# \\\nlocal @x all trust", "# \\\nlocal @/d/x all trust"),
         ] {
             assert_eq!(anchored(line, Path::new("/d")), expected);
