@@ -62,7 +62,8 @@ impl Token {
 }
 
 fn quoted(name: &str) -> String {
-    match name.contains(BLANKS) || name.contains([',', '#', '"']) {
+    // Without quotes a backslash at its end might join the next line to it.
+    match name.contains(BLANKS) || name.contains([',', '#', '"']) || name.ends_with('\\') {
         true => format!("\"{}\"", name.replace('"', "\"\"")),
         false => name.into(),
     }
@@ -162,7 +163,8 @@ mod tests {
             ("include \\\nmore.conf\n", "include \\\n/d/more.conf\n"),
             ("local \"a \\\n@b\" all trust\r\nx", "local \"a \\\n@b\" all trust\r\nx"),
             ("local all @ad\\\r\nmins trust", "local all @/d/admins\\\n trust"),
-            ("local all @x\\\\", "local all @/d/x\\\\"),
+            ("local all @x\\\\", "local all @\"/d/x\\\"\\"),
+            ("include \\\"\"\nx", "include \"/d/\\\"\nx"),
             ("# \\\nlocal @x all trust", "# \\\nlocal @/d/x all trust"),
         ] {
             assert_eq!(anchored(line, Path::new("/d")), expected);
