@@ -299,11 +299,15 @@ fn whoever_knows_no_password_gets_no_vote() {
     let cluster = Cluster::with(17, &ONE);
     let (members, p) = cluster.members(2);
     let standby = &members[1 - p];
-    for proof in ["", "podgres-proof: 00\r\n"] {
+    // With a challenge of the standby's own, too: see forgery.rs.
+    for (proof, refused, why) in [
+        ("", 403, "a member of the cluster is to ask this"),
+        ("podgres-proof: 00\r\n", 428, "with this challenge in the proof"),
+    ] {
         let body = format!("{{\"term\":{}}}", cluster.term() + 1);
         let head = format!("POST /vote HTTP/1.0\r\nhost: member\r\n{proof}content-length: {}\r\n\r\n", body.len());
         let (code, said) = client::request(standby.address(), SLACK, &format!("{head}{body}"));
-        assert!(matches!(code, 403 | 409) && said.contains("a member of the cluster is to ask this"), "{code}: {said}");
+        assert!(code == refused && said.contains(why), "{code}: {said}");
     }
     assert_eq!(standby.http("/vote"), 405, "it is nothing to look at");
     assert!(!standby.container.stdout().contains("is promised"));
