@@ -66,6 +66,8 @@ pub(crate) struct CsvLog {
     length: usize,
     ends: [usize; COLUMNS.len() + 1],
     columns: usize,
+    /// Whether its end has come. Without it, as many columns as a record has may be only the first ones.
+    whole: bool,
     /// How much of a record beyond [`MAX_LINE`] was thrown away.
     cut: u64,
 }
@@ -73,7 +75,15 @@ pub(crate) struct CsvLog {
 impl Default for CsvLog {
     fn default() -> CsvLog {
         let reader = ReaderBuilder::new().terminator(Terminator::Any(b'\n')).build();
-        CsvLog { reader, values: vec![0; IDLE], length: 0, ends: [0; COLUMNS.len() + 1], columns: 0, cut: 0 }
+        CsvLog {
+            reader,
+            values: vec![0; IDLE],
+            length: 0,
+            ends: [0; COLUMNS.len() + 1],
+            columns: 0,
+            whole: false,
+            cut: 0,
+        }
     }
 }
 
@@ -92,6 +102,7 @@ impl CsvLog {
                 // Not a record of PostgreSQL's; of those that come now only the last is remembered.
                 ReadRecordResult::OutputEndsFull => self.columns = COLUMNS.len(),
                 ReadRecordResult::Record => {
+                    self.whole = true;
                     each(self);
                     self.clear();
                 }
@@ -117,7 +128,7 @@ impl CsvLog {
     }
 
     fn clear(&mut self) {
-        (self.length, self.columns, self.cut) = (0, 0, 0);
+        (self.length, self.columns, self.whole, self.cut) = (0, 0, false, 0);
         self.values.truncate(IDLE);
         self.values.shrink_to_fit();
     }
@@ -127,7 +138,7 @@ impl CsvLog {
     pub(super) fn write(&self, format: Format, out: &mut Vec<u8>) {
         let ends = &self.ends[..self.columns];
         let starts = [0].iter().chain(ends);
-        if self.cut == 0 && COUNTS.contains(&self.columns) {
+        if self.whole && self.cut == 0 && COUNTS.contains(&self.columns) {
             let mut values: Vec<_> =
                 starts.zip(ends).map(|(&start, &end)| String::from_utf8_lossy(&self.values[start..end])).collect();
             for value in &mut values[MESSAGE..=DETAIL] {

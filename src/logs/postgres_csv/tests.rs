@@ -105,3 +105,11 @@ fn a_secret_value_of_a_setting_is_hidden() {
     let line = LOG.replace("database system is ready", "parameter \"\"primary_conninfo\"\" changed to \"\"hush\"\"");
     assert_eq!(converted([line.as_bytes()])[0]["msg"], "parameter \"primary_conninfo\" changed to \"…\"");
 }
+
+#[test]
+fn a_record_that_is_torn_where_a_shorter_one_would_end_is_text() {
+    let (first, _) = ERROR.split_once("\"client backend\",").unwrap();
+    let torn = format!("{first}\"client backend\",4711");
+    let [line] = converted([torn.as_bytes()]).try_into().unwrap();
+    assert!(line["msg"].as_str().unwrap().ends_with("client backend,4711"), "{line}");
+}
