@@ -169,7 +169,8 @@ fn string(bytes: &[u8]) -> Option<usize> {
         at += match bytes[at..] {
             [b'"', ..] => return Some(at + 1),
             [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
-            [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) => 6,
+            // Only control characters are written so (escape_json, json.c); halves of others would be no JSON.
+            [b'\\', b'u', b'0', b'0', a, b, ..] if [a, b].iter().all(u8::is_ascii_hexdigit) => 6,
             _ => return None,
         };
     }

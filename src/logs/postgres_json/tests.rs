@@ -123,3 +123,9 @@ fn a_secret_value_of_a_setting_is_hidden() {
     postgres_json(line, Format::Text, &mut text);
     assert!(!String::from_utf8(text).unwrap().contains("hush"));
 }
+
+#[test]
+fn half_a_character_is_nothing_that_postgresql_writes() {
+    let line = br#"{"timestamp":"2026-11-23 10:11:12.123 UTC","message":"a\ud800b"}"#;
+    assert!(converted(line)["msg"].as_str().unwrap().contains("ud800"));
+}
